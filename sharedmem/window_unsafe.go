@@ -1,0 +1,27 @@
+package sharedmem
+
+import "unsafe"
+
+// Window is one region of a Map as a value, for a caller that looks up many
+// addresses and finds most of them in the same region. The zero Window holds
+// nothing. Like a Block it does not keep its Map alive.
+type Window struct {
+	p    unsafe.Pointer // the byte at base
+	n    uint64         // bytes
+	base uint64         // address of the first byte
+}
+
+// Block is the window of n bytes at guest address gpa. It fails when n is 0 or
+// a byte lies outside the region. It is small enough to be inlined.
+func (w *Window) Block(gpa, n uint64) (Block, bool) {
+	// Below base, off wraps and is no less than w.n. n-1 makes 0 the largest
+	// length of all.
+	off := gpa - w.base
+	if off >= w.n || n-1 >= w.n-off {
+		return Block{}, false
+	}
+	return Block{unsafe.Add(w.p, off), n}, true
+}
+
+// windowAt makes the Window of block for addresses from base on.
+func windowAt(base uint64, b Block) Window { return Window{b.p, b.n, base} }
