@@ -1,0 +1,119 @@
+package virtqueue_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+
+	"vhostnet/sharedmem"
+	"vhostnet/virtqueue"
+	"vhostnet/virtqueue/vqtest"
+)
+
+// newPair makes a Pair that ends with the test.
+func newPair(tb testing.TB, o vqtest.Options) *vqtest.Pair {
+	tb.Helper()
+	p, err := vqtest.NewPair(o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(p.Close)
+	return p
+}
+
+// add puts a request into the ring, without publishing it.
+func add(tb testing.TB, p *vqtest.Pair, r vqtest.Request) uint16 {
+	tb.Helper()
+	head, err := p.Driver.Add(r)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return head
+}
+
+// popAll pops until the ring is empty, at most limit chains.
+func popAll(tb testing.TB, q *virtqueue.Queue, limit int) []virtqueue.Chain {
+	tb.Helper()
+	chains := make([]virtqueue.Chain, limit)
+	n, err := q.Pop(chains)
+	if err != nil {
+		tb.Fatalf("Pop: %v", err)
+	}
+	return chains[:n]
+}
+
+// pushAll gives chains back with their writable length, in order.
+func pushAll(q *virtqueue.Queue, chains []virtqueue.Chain) (call bool) {
+	used := make([]virtqueue.Used, len(chains))
+	for i := range chains {
+		used[i] = virtqueue.Used{Head: chains[i].Head, Len: chains[i].Writable}
+	}
+	return q.Push(used)
+}
+
+// contents are the bytes in blocks, one after the other.
+func contents(blocks []sharedmem.Block) string {
+	var s strings.Builder
+	for _, b := range blocks {
+		part := make([]byte, b.Len())
+		b.CopyTo(part, 0)
+		s.Write(part)
+	}
+	return s.String()
+}
+
+// blocksLen is the number of bytes in blocks.
+func blocksLen(blocks []sharedmem.Block) (n uint64) {
+	for _, b := range blocks {
+		n += b.Len()
+	}
+	return n
+}
+
+// signals reads how often an eventfd was signalled since the last time.
+func signals(tb testing.TB, e *virtqueue.Event) uint64 {
+	tb.Helper()
+	var b [8]byte
+	switch _, err := syscall.Read(e.FD(), b[:]); {
+	case errors.Is(err, syscall.EAGAIN):
+		return 0
+	case err != nil:
+		tb.Fatalf("read an eventfd: %v", err)
+	}
+	return binary.NativeEndian.Uint64(b[:])
+}
+
+// wantBroken checks that the ring is broken for reason: the next Pop says so,
+// and so does every later one, without another signal on the err descriptor.
+func wantBroken(tb testing.TB, p *vqtest.Pair, reason virtqueue.Reason) {
+	tb.Helper()
+	chains := make([]virtqueue.Chain, 4)
+	n, err := p.Queue.Pop(chains)
+	var broken *virtqueue.BrokenError
+	if n != 0 || !errors.As(err, &broken) {
+		tb.Fatalf("Pop = %d, %v; want a *BrokenError", n, err)
+	}
+	if broken.Reason != reason {
+		tb.Fatalf("broken for reason %d (%v), want %d", broken.Reason, err, reason)
+	}
+	if text := err.Error(); strings.Contains(text, "%!") || !strings.Contains(text, "is broken at avail index") {
+		tb.Errorf("message %q", text)
+	}
+	if got := signals(tb, p.Err); got != 1 {
+		tb.Errorf("err descriptor signalled %d times, want once", got)
+	}
+	if _, again := p.Queue.Pop(chains); again != err || p.Queue.Broken() != err {
+		tb.Errorf("later answers %v and %v, want the same %v", again, p.Queue.Broken(), err)
+	}
+	if _, ready := p.Queue.Ready(); ready != err {
+		tb.Errorf("Ready answers %v", ready)
+	}
+	if p.Queue.Arm() || p.Queue.Armed() {
+		tb.Error("a broken ring was armed: its owner would spin or wait")
+	}
+	if got := signals(tb, p.Err); got != 0 {
+		tb.Errorf("err descriptor signalled %d more times", got)
+	}
+}

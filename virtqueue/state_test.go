@@ -1,0 +1,126 @@
+package virtqueue_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"vhostnet/virtio"
+	"vhostnet/virtqueue"
+	"vhostnet/virtqueue/vqtest"
+)
+
+// TestV54_FourLaps moves more than four times 65536 descriptors through rings
+// of several sizes, in uneven batches, and compares every entry.
+func TestV54_FourLaps(t *testing.T) {
+	const descriptors = 4*65536 + 100
+	for _, size := range []int{1, 2, 8, 256, 1024, 32768} {
+		for _, f := range []virtio.Features{0, virtio.EventIdx | virtio.InOrder} {
+			t.Run(fmt.Sprintf("%d entries, %s", size, f), func(t *testing.T) {
+				p := newPair(t, vqtest.Options{Size: size, Features: f, Memory: 16 << 20, Start: 65500})
+				chains, used := make([]virtqueue.Chain, size), make([]virtqueue.Used, size)
+				reaped := make([]virtqueue.Used, size)
+				var expect []uint16 // heads with the device, oldest first
+				for moved, round := 0, 0; moved < descriptors; round++ {
+					batch := 1 + round*7%size
+					for range batch {
+						expect = append(expect, add(t, p, vqtest.Request{In: []int{8}}))
+					}
+					p.Driver.Publish()
+					n, err := p.Queue.Pop(chains)
+					if n != batch || err != nil {
+						t.Fatalf("Pop = %d, %v, want %d", n, err, batch)
+					}
+					for i := range n {
+						if chains[i].Head != expect[i] {
+							t.Fatalf("chain %d is %d, want %d", moved+i, chains[i].Head, expect[i])
+						}
+						used[i] = virtqueue.Used{Head: chains[i].Head, Len: uint32(moved + i)}
+					}
+					p.Queue.Push(used[:n])
+					back, err := p.Driver.Reap(reaped)
+					if back != n || err != nil {
+						t.Fatalf("the driver reaped %d, %v, want %d", back, err, n)
+					}
+					for i := range back {
+						if reaped[i] != used[i] {
+							t.Fatalf("used entry %d is %+v, want %+v", moved+i, reaped[i], used[i])
+						}
+						p.Driver.Free(reaped[i].Head)
+					}
+					expect = expect[:0]
+					moved += n
+				}
+			})
+		}
+	}
+}
+
+// TestV60_SuspendAtEveryPosition suspends a ring with chains popped, pushed and
+// waiting, at every value of the index, and goes on with a new Queue: by its
+// State, and by what is in memory. No chain is lost, none is returned twice.
+func TestV60_SuspendAtEveryPosition(t *testing.T) {
+	const size = 8
+	for _, byState := range []bool{true, false} {
+		t.Run(fmt.Sprintf("by State %v", byState), func(t *testing.T) {
+			p := newPair(t, vqtest.Options{Size: size, MaxChain: size, Features: virtio.EventIdx})
+			served := uint16(0) // an oracle of used.idx
+			for i := range 1<<16 + 100 {
+				for p.Driver.Available() > 0 {
+					add(t, p, vqtest.Request{In: []int{8}})
+				}
+				p.Driver.Publish()
+				chains := popAll(t, p.Queue, 1+i%size)
+				push := i % (len(chains) + 1) // of those taken, some are returned
+				pushAll(p.Queue, chains[:push])
+				served += uint16(push)
+
+				state := p.Queue.Suspend()
+				if state.Base() != uint32(served) || state.Used != served || p.Driver.UsedIdx() != served {
+					t.Fatalf("round %d: %+v, base %d, used.idx %d; want all %d", i, state, state.Base(), p.Driver.UsedIdx(), served)
+				}
+				resume := &state
+				if !byState {
+					resume = nil
+				}
+				if err := p.Restart(resume); err != nil {
+					t.Fatal(err)
+				}
+				if n, err := p.Queue.Ready(); n != size-push || err != nil {
+					t.Fatalf("round %d: Ready = %d, %v, want %d", i, n, err, size-push)
+				}
+				done, err := p.Driver.Collect()
+				if len(done) != push || err != nil {
+					t.Fatalf("round %d: the driver has %d chains back, %v, want %d", i, len(done), err, push)
+				}
+			}
+		})
+	}
+}
+
+// TestSuspended: a Queue that was suspended does nothing any more, and that is
+// not being broken.
+func TestSuspended(t *testing.T) {
+	p := newPair(t, vqtest.Options{Size: 8})
+	add(t, p, vqtest.Request{In: []int{8}})
+	p.Driver.Publish()
+	chains := popAll(t, p.Queue, 8)
+	p.Queue.Suspend()
+	if _, err := p.Queue.Pop(chains); !errors.Is(err, virtqueue.ErrSuspended) {
+		t.Errorf("Pop: %v", err)
+	}
+	if _, err := p.Queue.Ready(); !errors.Is(err, virtqueue.ErrSuspended) {
+		t.Errorf("Ready: %v", err)
+	}
+	p.Queue.Unpop(1)
+	p.Queue.Break(errors.New("too late"))
+	if p.Queue.Broken() != nil || signals(t, p.Err) != 0 {
+		t.Errorf("broken: %v", p.Queue.Broken())
+	}
+	if pushAll(p.Queue, chains) || p.Queue.Arm() || p.Driver.UsedIdx() != 0 {
+		t.Error("a suspended Queue writes")
+	}
+	if s := p.Queue.Suspend(); s != (virtqueue.State{}) {
+		t.Errorf("Suspend again: %+v", s)
+	}
+}
