@@ -1,0 +1,87 @@
+package nbl
+
+import (
+	"vhostnet/metrics"
+	"vhostnet/sharedmem"
+	"vhostnet/virtio"
+)
+
+// MaxHeader is how much of a frame's head is copied out of guest memory at
+// most, bytes. An offload frame whose headers are longer is malformed.
+const MaxHeader = 256
+
+// plainHeader is how much of a frame without offloads is copied out: Ethernet
+// and VLAN decide, and a flow hash may look at the addresses and ports behind.
+const plainHeader = 64
+
+// MaxFrame is the longest frame that is taken from a guest, bytes from the
+// Ethernet header: 64 KiB of IP packet with Ethernet, VLAN and slack
+// (virtio 1.3, section 5.1.6.2 asks for 65550 + 18).
+const MaxFrame = 65550 + 18
+
+// Status says what became of a List that was handed to a switch.
+type Status uint8
+
+// The states of a List. Only Busy Lists may be handed to the switch again.
+const (
+	Pending Status = iota // not decided yet
+	Done                  // delivered, or flooded to whoever had room
+	Dropped               // counted under Reason
+	Busy                  // the receiver has no room now; the List keeps its chain
+)
+
+// List is a NET_BUFFER_LIST: one packet with what is known about it. A send
+// List is wrapped over a chain of a transmit ring and borrows its memory; a
+// host List owns bytes of this process. One goroutine at a time may use a
+// List; Deliver of a port reads it and changes nothing, so one List can be
+// handed to many ports.
+type List struct {
+	Buffer // the packet's NET_BUFFER: its bytes where the sender put them
+
+	Dst, Src  uint64 // MAC addresses as 48-bit numbers, first byte on the wire most significant
+	VLAN      uint16 // VLAN id of the first 802.1Q tag, 0 without one
+	EtherType uint16 // behind the tag, if there is one
+	L3        uint16 // offset of the network header, bytes from the Ethernet header
+
+	// Offload is what is left to do to the packet: Flags, GSOType, GSOSize,
+	// CsumStart and CsumOffset as in virtio_net_hdr, checked against the
+	// frame; HdrLen is the true length of all headers of a GSO frame. It is
+	// zero for a frame that is complete.
+	Offload virtio.NetHeader
+
+	QueueID sharedmem.QueueID // whose queue the frame goes by; set by the switch before Deliver
+	Status  Status
+	Reason  metrics.Reason // why it was dropped
+	Since   int64          // when it first became Busy, nanoseconds of worker.Context.Now; 0 before
+
+	serial    uint64 // unique per packet: names it in caches while the List is reused
+	headerLen uint16
+	hostMDL   [1]MDL // the MDL chain of a host packet
+	header    [MaxHeader]byte
+}
+
+// Header is the private copy of the frame's head: decisions read only it, and
+// the delivered frame starts with it. It is valid until the List is reused.
+func (l *List) Header() []byte { return l.header[:l.headerLen] }
+
+// Serial names the packet: two packets never share it, whatever List carries
+// them.
+func (l *List) Serial() uint64 { return l.serial }
+
+// Drop marks the List as dropped for reason.
+func (l *List) Drop(reason metrics.Reason) {
+	l.Status = Dropped
+	l.Reason = reason
+}
+
+// reset makes l ready for another packet. The header bytes stay: headerLen
+// says which of them are the packet's.
+func (l *List) reset(serial uint64) {
+	l.Offload = virtio.NetHeader{}
+	l.QueueID = 0
+	l.Status = Pending
+	l.Reason = metrics.ReasonNone
+	l.Since = 0
+	l.serial = serial
+	l.headerLen = 0
+}
