@@ -1,0 +1,148 @@
+package vswitch
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"vhostnet/metrics"
+	"vhostnet/nbl"
+	"vhostnet/worker"
+)
+
+// Port takes the frames that the switch sends out of it.
+//
+// Deliver is called by several workers at once and answers how many Lists,
+// from the first on, the port accepts: those it has copied, or has dropped and
+// counted itself. The rest it could not take now; the switch tries them again,
+// or drops them. Deliver keeps no List and no slice after it has returned, and
+// changes nothing in a List: the same List may go to other ports. It never
+// waits and never calls the switch.
+//
+// The switch calls Deliver once per visit and port, so a port that does its
+// work in several short holds of a lock makes all of them in that call.
+type Port interface {
+	Deliver(c *worker.Context, batch []*nbl.List) (accepted int)
+}
+
+// PortID names an attached port of one Switch. 0 is no port.
+type PortID uint32
+
+// Storm is how much one Forward may flood for a port. What a frame costs is
+// its length times the number of ports that it goes to; a frame that does not
+// fit into what is left is dropped, so one whose copies cost more than Bytes
+// is never flooded (64 KiB to more than 64 ports, by default).
+type Storm struct {
+	Frames int // 0 means 64
+	Bytes  int // 0 means 4 MiB
+}
+
+// Defaults of PortOptions.
+const (
+	DefaultWait        = 200 * time.Microsecond
+	DefaultStormFrames = 64
+	DefaultStormBytes  = 4 << 20
+)
+
+// PortOptions says how the switch treats a port.
+type PortOptions struct {
+	Name string // in errors
+
+	// Wait is how long a frame to this port may be Busy before it is dropped
+	// and the port counts as stalled. 0 means 200 us; less than 0: not at all.
+	Wait time.Duration
+
+	// Storm bounds what frames from this port may cost when they are flooded.
+	Storm Storm
+
+	// Transparent floods what this port sends to 01:80:C2:00:00:00 to 0F
+	// (spanning tree, LACP, LLDP, pause: never forwarded by a bridge) instead
+	// of dropping it.
+	Transparent bool
+
+	// Counters are the port's. The switch counts in them what the port sends
+	// and why it was dropped; what becomes of frames inside Deliver the port
+	// counts itself. nil: nobody looks.
+	Counters *metrics.Port
+}
+
+// port is an attached Port. Only stalled changes.
+type port struct {
+	id          PortID
+	out         Port
+	wait        int64 // ns
+	stormFrames int
+	stormBytes  uint64
+	transparent bool
+	counters    *metrics.Port
+
+	// stalled: frames have waited for the port in vain, and it has accepted
+	// none since. Set and cleared by any worker.
+	stalled atomic.Bool
+}
+
+func newPort(p Port, o PortOptions) (*port, error) {
+	if p == nil {
+		return nil, fmt.Errorf("vswitch: attach port %q: it is nil; a Port is needed", o.Name)
+	}
+	if o.Storm.Frames < 0 || o.Storm.Bytes < 0 {
+		return nil, fmt.Errorf("vswitch: attach port %q: a flood budget of %d frames, %d bytes; both are 0 (the default) or more",
+			o.Name, o.Storm.Frames, o.Storm.Bytes)
+	}
+	a := &port{
+		out:         p,
+		wait:        int64(o.Wait),
+		stormFrames: o.Storm.Frames,
+		stormBytes:  uint64(o.Storm.Bytes),
+		transparent: o.Transparent,
+		counters:    o.Counters,
+	}
+	if o.Wait == 0 {
+		a.wait = int64(DefaultWait)
+	}
+	if o.Storm.Frames == 0 {
+		a.stormFrames = DefaultStormFrames
+	}
+	if o.Storm.Bytes == 0 {
+		a.stormBytes = DefaultStormBytes
+	}
+	if a.counters == nil {
+		a.counters = new(metrics.Port)
+	}
+	return a, nil
+}
+
+// deliver hands lists to p, and ends a stall when p accepts one.
+func (p *port) deliver(c *worker.Context, lists []*nbl.List) int {
+	n := max(0, min(p.out.Deliver(c, lists), len(lists)))
+	if n > 0 && p.stalled.Load() {
+		p.stalled.Store(false)
+	}
+	return n
+}
+
+// portSet is an immutable snapshot of the attached ports.
+type portSet struct {
+	byIndex [MaxPorts]*port
+	all     []*port
+}
+
+// find is the port with id, nil when it is not attached.
+func (s *portSet) find(id PortID) *port {
+	if p := s.byIndex[tag(id).index()]; p != nil && p.id == id {
+		return p
+	}
+	return nil
+}
+
+// with is a copy of s in which p, if not nil, has the index.
+func (s *portSet) with(index int, p *port) *portSet {
+	next := &portSet{byIndex: s.byIndex}
+	next.byIndex[index] = p
+	for _, q := range next.byIndex {
+		if q != nil {
+			next.all = append(next.all, q)
+		}
+	}
+	return next
+}

@@ -1,0 +1,127 @@
+package vswitch
+
+import (
+	"fmt"
+	"slices"
+
+	"vhostnet/sharedmem"
+)
+
+// Several ports may want the same address, as during a migration on one host.
+// The switch remembers all their claims, filters in the order in which they
+// came, then static ones, and the table holds the first: when it goes, the next
+// takes over.
+
+// claim is a port's wish to have a key's frames.
+type claim struct {
+	port  PortID
+	kind  kind
+	queue sharedmem.QueueID // of a filter
+}
+
+// Steering puts the filters of one port into the forwarding table: frames to
+// an address go to the port by the way of a queue. It is bound to one
+// attachment: after the port's Detach it does nothing. Its methods may be
+// called from any goroutine, and a Forward that begins after they have
+// returned goes by the new state.
+type Steering struct {
+	s  *Switch
+	id PortID
+}
+
+// Steering is how the filters of port id are set.
+func (s *Switch) Steering(id PortID) *Steering { return &Steering{s, id} }
+
+// Set sends frames to mac in vlan (0: untagged ones; AnyVLAN: all) to the port,
+// marked with queue q. What was learned about the address is void. If another
+// port has a filter of it already, that one counts until it is cleared.
+// Setting it again changes the queue. A group address or zero is ignored:
+// frames to groups are flooded.
+func (st *Steering) Set(vlan uint16, mac [6]byte, q sharedmem.QueueID) {
+	st.s.claim(vlan, mac, claim{st.id, filter, q})
+}
+
+// Clear takes the filter back. Frames to the address take queue 0's way again,
+// or that of the next port that wants it.
+func (st *Steering) Clear(vlan uint16, mac [6]byte) {
+	st.s.unclaim(vlan, mac, st.id, filter)
+}
+
+// AddStatic sends frames to mac in vlan (0: untagged ones; AnyVLAN: all) to
+// port id on queue 0's way. The address is not learned from frames any more; a
+// filter of it, of whatever port, goes before it.
+func (s *Switch) AddStatic(id PortID, vlan uint16, mac [6]byte) error {
+	if !s.claim(vlan, mac, claim{id, static, 0}) {
+		return fmt.Errorf("vswitch: static address %x for port %d: the address of one station and the id of an attached port are needed", mac, id)
+	}
+	return nil
+}
+
+// RemoveStatic takes a static address back. One that is not there is ignored.
+func (s *Switch) RemoveStatic(id PortID, vlan uint16, mac [6]byte) {
+	s.unclaim(vlan, mac, id, static)
+}
+
+// steeringKey is the key of an address, false if it is no station's.
+func steeringKey(vlan uint16, mac [6]byte) (uint64, bool) {
+	n := uint64(0)
+	for _, b := range mac {
+		n = n<<8 | uint64(b)
+	}
+	return uint64(vlan)<<macBits | n, n != 0 && n&groupBit == 0
+}
+
+func (s *Switch) claim(vlan uint16, mac [6]byte, c claim) bool {
+	key, ok := steeringKey(vlan, mac)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !ok || s.ports.Load().find(c.port) == nil {
+		return false
+	}
+	list := s.claims[key]
+	if i := slices.IndexFunc(list, c.replaces); i >= 0 {
+		list[i] = c
+	} else {
+		at := len(list)
+		if c.kind == filter {
+			at = slices.IndexFunc(append(list, claim{kind: static}), func(o claim) bool { return o.kind == static })
+		}
+		list = slices.Insert(list, at, c)
+	}
+	s.setClaims(key, list)
+	return true
+}
+
+func (s *Switch) unclaim(vlan uint16, mac [6]byte, id PortID, k kind) {
+	key, _ := steeringKey(vlan, mac)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if list, ok := s.claims[key]; ok {
+		s.setClaims(key, slices.DeleteFunc(list, claim{port: id, kind: k}.replaces))
+	}
+}
+
+// dropClaims removes all claims of a port. The caller holds mu.
+func (s *Switch) dropClaims(id PortID) {
+	for key, list := range s.claims {
+		if slices.ContainsFunc(list, func(c claim) bool { return c.port == id }) {
+			s.setClaims(key, slices.DeleteFunc(list, func(c claim) bool { return c.port == id }))
+		}
+	}
+}
+
+// setClaims makes list the claims of key and its first the entry. The caller
+// holds mu.
+func (s *Switch) setClaims(key uint64, list []claim) {
+	if len(list) == 0 {
+		delete(s.claims, key)
+		s.table.remove(key)
+		return
+	}
+	s.claims[key] = list
+	s.table.install(key, makeEntry(list[0].kind, tag(list[0].port), uint32(list[0].queue)))
+}
+
+// replaces reports whether c takes the place of o: both are the same kind of
+// the same port.
+func (c claim) replaces(o claim) bool { return c.port == o.port && c.kind == o.kind }
