@@ -1,0 +1,306 @@
+package queues
+
+import (
+	"errors"
+
+	"vhostnet/metrics"
+	"vhostnet/nbl"
+	"vhostnet/virtio"
+	"vhostnet/virtqueue"
+	"vhostnet/worker"
+)
+
+// What one hold of a receive ring's lock may take. A frame may need up to
+// burstChains buffers; one that needs more finds them too small.
+const (
+	burstFrames = 32
+	burstBytes  = 256 << 10
+	burstChains = 1024
+)
+
+// errCallBlocked ends a ring whose call descriptor blocked its writer.
+var errCallBlocked = errors.New("queues: the call descriptor blocked; a front-end must leave it non-blocking and not fill it")
+
+// errReadable ends a receive ring with a buffer that the device is to read.
+var errReadable = errors.New("queues: a receive chain has device-readable descriptors; receive buffers are device-writable (virtio 1.3, 5.1.6.3)")
+
+// burst is a worker's scratch for one hold of a receive ring's lock.
+type burst struct {
+	units  [burstFrames]unit
+	n      int // units gathered
+	placed int // units that have their buffers
+	whole  int // frames of the batch that are done when all units are
+
+	chains [burstChains]virtqueue.Chain
+	used   [burstChains]virtqueue.Used
+	popped int // chains taken from the ring
+	filled int // of them, those given to units
+
+	receive [burstFrames]*nbl.List // receive NBLs, in the order of the units
+	lists   int                    // how many were drawn
+	mdls    []nbl.MDL              // MDLs of units that have several chains
+	bytes   uint64                 // frame bytes of all placed units
+}
+
+// unit is one frame on its way into the ring: a frame of the batch, or a
+// segment of one.
+type unit struct {
+	list    *nbl.List // what to copy
+	frame   int       // index in the batch
+	segment int       // which segment of that frame
+	reason  metrics.Reason
+	receive *nbl.List // where to: MDLs over the chains
+	first   int       // of its chains
+	count   int
+	early   bool // virtio_net_hdr is written
+}
+
+var bursts = worker.NewSlot(func() *burst { return &burst{mdls: make([]nbl.MDL, 0, 2*burstChains)} })
+
+func (b *burst) reset() {
+	b.n, b.placed, b.whole = 0, 0, 0
+	b.popped, b.filled = 0, 0
+	b.lists, b.bytes = 0, 0
+	b.mdls = b.mdls[:0]
+}
+
+// gather turns the head of batch into units, as many as a burst may hold.
+// Frames that this receiver cannot take as they are become complete ones.
+func (r *rxRing) gather(b *burst, soft *nbl.Softener, batch []*nbl.List) {
+	soft.StartBurst()
+	bytes := 0
+	for i, l := range batch {
+		if b.n == burstFrames || bytes >= burstBytes {
+			return
+		}
+		bytes += int(l.Length)
+		u := &b.units[b.n]
+		*u = unit{list: l, frame: i, reason: r.admits(l)}
+		switch {
+		case u.reason != metrics.ReasonNone || !nbl.Needed(l, r.features):
+			b.n++
+		case !r.gatherSoft(b, soft, l, i):
+			return
+		}
+		b.whole = i + 1
+	}
+}
+
+// admits says why this frame may not enter, by the delivery rule: a filter's
+// frame needs its queue running, every other one queue 0.
+func (r *rxRing) admits(l *nbl.List) metrics.Reason {
+	if l.QueueID != 0 {
+		if q := r.nic.queue.Load(); q != nil && q.id == l.QueueID {
+			if !q.running.Load() {
+				return metrics.ReasonNotRunning
+			}
+			return r.fitsMTU(l)
+		}
+	}
+	if !r.nic.adapter.queue0.Load() {
+		return metrics.ReasonNotRunning
+	}
+	return r.fitsMTU(l)
+}
+
+func (r *rxRing) fitsMTU(l *nbl.List) metrics.Reason {
+	if r.maxPlain != 0 && l.Length > r.maxPlain && l.Offload.GSOType == virtio.GSONone {
+		return metrics.ReasonMTU
+	}
+	return metrics.ReasonNone
+}
+
+// gatherSoft adds the segments of a frame that are still to be delivered and
+// answers whether all of them found room in the burst.
+func (r *rxRing) gatherSoft(b *burst, soft *nbl.Softener, l *nbl.List, frame int) bool {
+	segments, ok := soft.Soften(l)
+	if !ok {
+		return false
+	}
+	from := 0
+	if r.partial.serial == l.Serial() {
+		from = r.partial.segment
+	} else {
+		r.nic.counters.SoftOffload.Add(1)
+	}
+	for s := from; s < len(segments); s++ {
+		if b.n == burstFrames {
+			return false
+		}
+		b.units[b.n] = unit{list: &segments[s], frame: frame, segment: s}
+		b.n++
+	}
+	return true
+}
+
+// place gives each unit the buffers it needs, in the order of the avail ring,
+// until buffers run out. An error means that the ring is broken.
+func (r *rxRing) place(b *burst) error {
+	b.lists = r.pool.Get(b.receive[:b.n])
+	for b.placed < b.n {
+		u := &b.units[b.placed]
+		if u.reason == metrics.ReasonNone {
+			ok, err := r.reserve(b, u)
+			if err != nil || !ok {
+				return err
+			}
+		}
+		if u.reason == metrics.ReasonNone {
+			b.bytes += uint64(u.list.Length)
+			b.bind(u, r.headerLen)
+		}
+		b.placed++
+	}
+	return nil
+}
+
+// reserve finds the chains for a unit. It answers false when there are not
+// enough now; a frame that no number of chains can hold gets a reason.
+func (r *rxRing) reserve(b *burst, u *unit) (ok bool, err error) {
+	need := uint64(r.headerLen) + uint64(u.list.Length)
+	limit := 1
+	if r.mergeable {
+		limit = min(burstChains, r.q.Size())
+	}
+	u.first, u.count = b.filled, 0
+	for room := uint64(0); room < need; u.count++ {
+		at := b.filled + u.count
+		if u.count == limit {
+			u.reason = metrics.ReasonBuffersSmall
+			return true, nil
+		}
+		if at == b.popped {
+			if more, err := r.take(b); err != nil || !more {
+				return false, err
+			}
+		}
+		if b.chains[at].Readable != 0 {
+			return false, errReadable
+		}
+		room += uint64(b.chains[at].Writable)
+	}
+	b.filled += u.count
+	return true, nil
+}
+
+// take pops chains for the units that have none yet.
+func (r *rxRing) take(b *burst) (more bool, err error) {
+	want := min(b.n-b.placed, burstChains-b.popped)
+	n, err := r.q.Pop(b.chains[b.popped : b.popped+want])
+	b.popped += n
+	return n > 0, err
+}
+
+// bind lays a unit's receive NBL over its chains and notes what of them will
+// be used: all of each but the last.
+func (b *burst) bind(u *unit, headerLen uint32) {
+	u.receive = b.receive[b.placed]
+	u.receive.Offset, u.receive.Length = headerLen, u.list.Length
+	left := headerLen + u.list.Length
+	if u.count == 1 {
+		c := &b.chains[u.first]
+		u.receive.MDLs = c.WritableBlocks()
+		b.used[u.first] = virtqueue.Used{Head: c.Head, Len: left}
+		return
+	}
+	start := len(b.mdls)
+	for i := u.first; i < u.first+u.count; i++ {
+		c := &b.chains[i]
+		b.mdls = append(b.mdls, c.WritableBlocks()...)
+		n := min(left, c.Writable)
+		b.used[i] = virtqueue.Used{Head: c.Head, Len: n}
+		left -= n
+	}
+	u.receive.MDLs = b.mdls[start:]
+}
+
+// writeHeaders writes virtio_net_hdr of all frames before any payload: it
+// brings the lines of the receive buffers here while there is other work.
+func (r *rxRing) writeHeaders(b *burst) {
+	for i := range b.units[:b.placed] {
+		u := &b.units[i]
+		if u.reason != metrics.ReasonNone {
+			continue
+		}
+		if u.receive.MDLs[0].Len() >= uint64(r.headerLen)+uint64(u.list.Length) {
+			h := nbl.RxHeader(u.list, 1)
+			u.early = nbl.PutRxHeader(u.receive.MDLs[0], &h, r.headerLen)
+		}
+	}
+}
+
+// copyFrames makes the copy of every placed frame.
+func (r *rxRing) copyFrames(b *burst) {
+	for i := range b.units[:b.placed] {
+		u := &b.units[i]
+		switch {
+		case u.reason != metrics.ReasonNone:
+		case u.early:
+			nbl.CopyFrame(&u.receive.Buffer, u.list)
+		default:
+			r.copyScattered(u)
+		}
+	}
+}
+
+// copyScattered writes header and frame over as many MDLs as there are; the
+// header itself may lie across several.
+func (r *rxRing) copyScattered(u *unit) {
+	h := nbl.RxHeader(u.list, uint16(u.count))
+	var b [virtio.MaxNetHeaderLen]byte
+	h.Encode(b[:r.headerLen])
+	to := nbl.NewCursor(u.receive.MDLs)
+	to.Write(b[:r.headerLen])
+	nbl.WriteFrame(&to, u.list)
+}
+
+// publish gives the filled chains to the driver in one step and the others
+// back to the ring.
+func (r *rxRing) publish(b *burst) (call bool) {
+	if unused := b.popped - b.filled; unused > 0 {
+		r.q.Unpop(unused)
+		b.popped = b.filled
+	}
+	if b.filled > 0 {
+		call = r.q.Push(b.used[:b.filled])
+	}
+	b.popped, b.filled = 0, 0
+	return call
+}
+
+// settle returns the receive NBLs, counts, and answers how many frames of the
+// batch are done.
+func (r *rxRing) settle(b *burst, batch []*nbl.List) (accepted int) {
+	r.pool.Put(b.receive[:b.lists])
+	b.lists = 0
+	delivered := 0
+	for i := range b.units[:b.placed] {
+		if reason := b.units[i].reason; reason != metrics.ReasonNone {
+			r.nic.counters.Drops.Add(reason, 1)
+		} else {
+			delivered++
+		}
+	}
+	if delivered > 0 {
+		r.nic.counters.RxFrames.Add(uint64(delivered))
+		r.nic.counters.RxBytes.Add(b.bytes)
+	}
+	switch {
+	case b.placed < b.n:
+		next := &b.units[b.placed]
+		r.partial = progress{batch[next.frame].Serial(), next.segment}
+		return next.frame
+	case b.n > 0 && b.units[b.n-1].frame >= b.whole:
+		last := &b.units[b.n-1]
+		r.partial = progress{batch[last.frame].Serial(), last.segment + 1}
+		return b.whole
+	}
+	return b.whole
+}
+
+// undo gives everything back that was taken and not published.
+func (r *rxRing) undo(b *burst) {
+	r.q.Unpop(b.popped)
+	r.pool.Put(b.receive[:b.lists])
+	b.popped, b.filled, b.lists = 0, 0, 0
+}

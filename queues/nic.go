@@ -1,0 +1,187 @@
+package queues
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"vhostnet/metrics"
+	"vhostnet/nbl"
+	"vhostnet/sharedmem"
+	"vhostnet/virtio"
+	"vhostnet/virtqueue"
+	"vhostnet/worker"
+)
+
+// NICOptions is what a NIC is made from.
+type NICOptions struct {
+	Name     string // of the port, for events
+	Pairs    int    // queue pairs, at least 1
+	Counters *metrics.Port
+}
+
+// NIC is what a session brings: the receive rings of one virtio-net device and
+// what its driver accepted. It is a port of the switch; it exists before a
+// driver came and after it left, and drops frames meanwhile.
+//
+// Deliver runs on any number of workers at once. The other methods change the
+// rings; one goroutine at a time calls them, and each returns when no worker
+// uses what it replaced.
+type NIC struct {
+	name     string
+	adapter  *Adapter
+	rings    []rxRing
+	counters *metrics.Port
+	steering *flowTable // nil with a single pair
+
+	queue atomic.Pointer[Queue] // nil: served by queue 0
+
+	mu    sync.Mutex // guards what follows; never held while waiting for a worker
+	mem   *sharedmem.Map
+	areas map[int][]sharedmem.Block // of each started ring, by the device's ring index
+}
+
+// NewNIC makes a NIC without rings.
+func (a *Adapter) NewNIC(o NICOptions) (*NIC, error) {
+	if o.Pairs < 1 || o.Pairs > 128 {
+		return nil, fmt.Errorf("queues: NIC %q with %d queue pairs; 1 to 128 are possible", o.Name, o.Pairs)
+	}
+	if o.Counters == nil {
+		return nil, fmt.Errorf("queues: NIC %q without counters", o.Name)
+	}
+	n := &NIC{
+		name: o.Name, adapter: a, counters: o.Counters,
+		rings: make([]rxRing, o.Pairs), areas: map[int][]sharedmem.Block{},
+	}
+	for i := range n.rings {
+		pool, err := nbl.NewPool(fmt.Sprintf("%s rx %d", o.Name, i), burstFrames)
+		if err != nil {
+			return nil, err
+		}
+		n.rings[i].nic, n.rings[i].pair, n.rings[i].pool = n, i, pool
+	}
+	if o.Pairs > 1 {
+		n.steering = new(flowTable)
+	}
+	return n, nil
+}
+
+// Attributes is what the driver accepted, as far as delivery depends on it.
+type Attributes struct {
+	Features virtio.Features
+	MTU      uint16 // longest packet without segmentation, bytes; 0: no limit
+}
+
+// StartRx gives a pair its receive ring. Frames arrive when the ring is
+// enabled. The ring belongs to the NIC until StopRx.
+func (n *NIC) StartRx(pair int, q *virtqueue.Queue, at Attributes) {
+	r := &n.rings[pair]
+	r.mu.Lock()
+	r.install(q, at)
+	r.mu.Unlock()
+}
+
+// ReplaceRx puts the ring that remake makes of the old one's state in its
+// place. No frame is lost: delivery waits. With a nil ring and no error the
+// pair is parked: it has no ring until StartRx.
+func (n *NIC) ReplaceRx(pair int, remake func(virtqueue.State) (*virtqueue.Queue, error)) error {
+	r := &n.rings[pair]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.q == nil {
+		return fmt.Errorf("queues: replace: pair %d of %s has no ring", pair, n.name)
+	}
+	state := r.q.Suspend()
+	r.set(nil)
+	q, err := remake(state)
+	if err != nil {
+		return err
+	}
+	r.set(q)
+	return nil
+}
+
+// EnableRx lets frames into a pair's ring or keeps them out; the setting
+// outlives the ring. When it returns after off, nobody is writing.
+func (n *NIC) EnableRx(pair int, on bool) {
+	r := &n.rings[pair]
+	r.mu.Lock()
+	r.enabled.Store(on)
+	r.mu.Unlock()
+}
+
+// StopRx takes a pair's ring away and answers where it stood; ok is false when
+// there was none. It waits for at most one burst of a delivery.
+func (n *NIC) StopRx(pair int) (state virtqueue.State, ok bool) {
+	r := &n.rings[pair]
+	r.stopping.Store(true)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopping.Store(false)
+	if r.q == nil {
+		return state, false
+	}
+	state = r.q.Suspend()
+	r.set(nil)
+	return state, true
+}
+
+// RxBroken reports whether a pair's receive ring was found broken. It may be
+// called concurrently with everything.
+func (n *NIC) RxBroken(pair int) bool { return n.rings[pair].told.Load() }
+
+// SetMemory tells which Map the NIC's queue allocates from, and NoteRing which
+// areas the ring of an index has (none: the ring stopped). They take effect at
+// the queue's next completion or Remake.
+func (n *NIC) SetMemory(m *sharedmem.Map) {
+	n.mu.Lock()
+	n.mem = m
+	n.mu.Unlock()
+}
+
+// NoteRing notes the areas of the device's ring i; see SetMemory.
+func (n *NIC) NoteRing(i int, areas []sharedmem.Block) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(areas) == 0 {
+		delete(n.areas, i)
+		return
+	}
+	n.areas[i] = areas
+}
+
+func (n *NIC) memory() (*sharedmem.Map, []sharedmem.Block) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var all []sharedmem.Block
+	for _, areas := range n.areas {
+		all = append(all, areas...)
+	}
+	return n.mem, all
+}
+
+// Deliver copies a prefix of batch into the NIC's rings and answers how long
+// it is; the rest finds no buffers now. What is refused for good (ring
+// stopped, buffers too small, ...) is counted and belongs to the prefix.
+// Nothing in a List is changed. The order of a flow is kept.
+func (n *NIC) Deliver(c *worker.Context, batch []*nbl.List) (accepted int) {
+	for accepted < len(batch) {
+		r, run := n.route(batch[accepted:])
+		took := r.deliver(c, run)
+		accepted += took
+		if took < len(run) {
+			break
+		}
+	}
+	return accepted
+}
+
+// indicateBroken tells the owner that a pair's ring was found broken. It is called
+// on a worker, once per ring.
+func (n *NIC) indicateBroken(pair int, err error) {
+	var id QueueID
+	if q := n.queue.Load(); q != nil {
+		id = q.id
+	}
+	n.adapter.onEvent(Event{Kind: EventBroken, Queue: id, VM: n.name, Ring: pair, Err: err})
+}
