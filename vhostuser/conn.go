@@ -1,0 +1,118 @@
+package vhostuser
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"vhostnet/internal/sys"
+)
+
+// message is one request with everything that came with it. It owns its
+// descriptors until a handler takes them; close ends those that nobody took,
+// on every way out.
+type message struct {
+	Header
+	payload []byte // good until the next message is read
+	fds     []*sys.FD
+}
+
+// take hands the i-th descriptor over to the caller.
+func (m *message) take(i int) *sys.FD {
+	fd := m.fds[i]
+	m.fds[i] = nil
+	return fd
+}
+
+// close closes the descriptors that nobody took.
+func (m *message) close() {
+	sys.CloseAll(m.fds)
+	m.fds = nil
+}
+
+// conn reads and writes whole messages. It is for one goroutine, except that
+// Close may come from anywhere and ends a read or write in flight.
+type conn struct {
+	*sys.Conn
+	receive time.Duration // for a message, from its first byte on
+	send    time.Duration // for a reply
+	buf     [MaxPayload]byte
+}
+
+// next waits for a message, as long as it takes; once its first byte is there
+// the rest has to follow in time. The error is io.EOF, unwrapped, when the
+// peer left between two messages. After any other error the stream cannot be
+// followed and must be closed.
+func (c *conn) next() (*message, error) {
+	m := &message{}
+	if err := c.read(m); err != nil {
+		m.close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (c *conn) read(m *message) error {
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("vhostuser: wait for a message: %w", err)
+	}
+	var head [HeaderLen]byte
+	n, err := c.some(head[:], m)
+	if err != nil {
+		return err
+	}
+	if err := c.SetReadDeadline(time.Now().Add(c.receive)); err != nil {
+		return fmt.Errorf("vhostuser: read a message: %w", err)
+	}
+	if err := c.rest(head[n:], m); err != nil {
+		return fmt.Errorf("vhostuser: message is not complete: header: %w", err)
+	}
+	if m.Header, err = ParseHeader(head[:]); err != nil {
+		return err
+	}
+	if err := m.Check(); err != nil {
+		return err
+	}
+	m.payload = c.buf[:m.Size]
+	if err := c.rest(m.payload, m); err != nil {
+		return fmt.Errorf("vhostuser: message is not complete: payload of %s: %w", m.Request, err)
+	}
+	return nil
+}
+
+// rest fills b.
+func (c *conn) rest(b []byte, m *message) error {
+	for len(b) > 0 {
+		n, err := c.some(b, m)
+		if errors.Is(err, io.EOF) {
+			return io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// some reads at least one byte of a message. Descriptors belong to the byte
+// they came with; a sender attaches them to the first one, and whoever spreads
+// them gets no more of them in than [MaxFDs].
+func (c *conn) some(b []byte, m *message) (int, error) {
+	n, fds, err := c.Recv(b, MaxFDs-len(m.fds))
+	m.fds = append(m.fds, fds...)
+	return n, err
+}
+
+// reply sends the answer to r in one piece. A peer that does not read for too
+// long is an error.
+func (c *conn) reply(r Request, payload []byte) error {
+	if err := c.SetWriteDeadline(time.Now().Add(c.send)); err != nil {
+		return fmt.Errorf("vhostuser: reply to %s: %w", r, err)
+	}
+	if err := c.Send(Message(r, ReplyFlags, payload), nil); err != nil {
+		return fmt.Errorf("vhostuser: reply to %s: %w", r, err)
+	}
+	return nil
+}

@@ -1,0 +1,226 @@
+package vhostuser
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"vhostnet/internal/sys"
+	"vhostnet/sharedmem"
+	"vhostnet/virtio"
+	"vhostnet/virtqueue"
+)
+
+// maxRingSize is the largest ring (virtio 1.3, sections 2.7 and 2.8).
+const maxRingSize = 32768
+
+// errRing marks the failure of one ring, which costs nothing but that ring.
+var errRing = errors.New("vhostuser: ring cannot run")
+
+// ringState is where a ring is in its life; the package doc draws it.
+type ringState uint8
+
+const (
+	stopped ringState = iota // something that a start needs has not come
+	running                  // the device has a Queue
+	parked                   // everything has come, but there is no Queue: its memory is not there, or it is malformed
+)
+
+// ring is what a front-end said about one ring.
+type ring struct {
+	index int
+	state ringState
+	retry bool // something changed since the last attempt to start
+
+	// Of one start; GET_VRING_BASE forgets them.
+	size    uint32 // entries, 0: not set
+	addr    VringAddr
+	addrSet bool
+	kick    *sys.Event // nil with kickSet: the ring is polled
+	kickSet bool
+	call    *sys.Event       // nil: nobody is called
+	saved   *virtqueue.State // of a ring that ran and was parked
+
+	// These survive a stop.
+	base    uint32     // what GET_VRING_BASE answers while the ring does not run
+	err     *sys.Event // nil: nobody is told
+	enabled bool
+}
+
+// forget closes the descriptors.
+func (r *ring) forget() {
+	r.kick.Close()
+	r.call.Close()
+	r.err.Close()
+	r.kick, r.call, r.err = nil, nil, nil
+}
+
+// idle refuses a change to a ring in use, one that runs and is enabled. A ring
+// that runs and is disabled is not: libkrun disables its rings and sets them
+// up again without stopping them.
+func (r *ring) idle() error {
+	if r.state == running && r.enabled {
+		return fmt.Errorf("vhostuser: ring %d runs and is enabled; it must be stopped (GET_VRING_BASE) or disabled first", r.index)
+	}
+	return nil
+}
+
+// exchange puts e into one of r's places. The old event is closed when no
+// thread of the device can use it any more.
+func (s *session) exchange(r *ring, place **sys.Event, e *sys.Event) error {
+	old := *place
+	*place = e
+	defer old.Close()
+	if r.state != running {
+		return nil
+	}
+	return s.replace(r)
+}
+
+// settle tries to start every ring that has become complete. It is called
+// after each message, so that the order of messages does not matter.
+func (s *session) settle() error {
+	var failed error
+	for i := range s.rings {
+		r := &s.rings[i]
+		if !r.retry || r.state == running || !s.negotiated || r.size == 0 || !r.addrSet || !r.kickSet {
+			continue
+		}
+		r.retry = false
+		failed = errors.Join(failed, s.start(r))
+	}
+	return failed
+}
+
+// start makes the ring's Queue and gives it to the device. A ring whose
+// addresses lie in no memory known yet is no error: it waits.
+func (s *session) start(r *ring) error {
+	q, err := s.queue(r, r.saved)
+	if err == nil {
+		if err = s.dev.StartRing(r.index, q); err != nil {
+			q.Close()
+		}
+	}
+	if err != nil {
+		return s.park(r, r.saved, err)
+	}
+	r.state, r.saved = running, nil
+	s.log(hclog.Debug, "ring started", "ring", r.index, "size", r.size)
+	return nil
+}
+
+// replace gives a running ring a Queue made from the session's present
+// memory, addresses and events, at the ring's own position.
+func (s *session) replace(r *ring) error {
+	var saved *virtqueue.State
+	var failed error
+	err := s.dev.ReplaceRing(r.index, func(st virtqueue.State) (*virtqueue.Queue, error) {
+		saved = &st
+		q, err := s.queue(r, saved)
+		failed = err
+		if errors.Is(err, sharedmem.ErrUnmapped) {
+			return nil, nil
+		}
+		return q, err
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return s.park(r, saved, err)
+	}
+	return nil
+}
+
+// park notes that a complete ring cannot run now, and why. Memory that is not
+// there is no error: it comes or goes by messages of its own.
+func (s *session) park(r *ring, saved *virtqueue.State, err error) error {
+	r.state, r.saved = parked, saved
+	if errors.Is(err, sharedmem.ErrUnmapped) {
+		s.log(hclog.Info, "ring waits for its memory", "ring", r.index, "error", err)
+		return nil
+	}
+	tell(r.err)
+	s.log(hclog.Warn, "ring cannot run", "ring", r.index, "error", err)
+	return fmt.Errorf("%w: ring %d: %w", errRing, r.index, err)
+}
+
+// queue makes a Queue over the ring's memory. It goes on from saved, or from
+// the used index in memory when there is none.
+func (s *session) queue(r *ring, saved *virtqueue.State) (q *virtqueue.Queue, err error) {
+	c := virtqueue.Config{
+		Index:    r.index,
+		Size:     int(r.size),
+		Features: s.features,
+		Kick:     r.kick,
+		Call:     r.call,
+		Err:      r.err,
+		Resume:   saved,
+	}
+	m := s.memory.current
+	eventIdx := s.features.Has(virtio.EventIdx)
+	if c.Desc, err = m.UserBlock(r.addr.Desc, virtqueue.DescLen(c.Size)); err != nil {
+		return nil, fmt.Errorf("descriptors: %w", err)
+	}
+	if c.Avail, err = m.UserBlock(r.addr.Avail, virtqueue.AvailLen(c.Size, eventIdx)); err != nil {
+		return nil, fmt.Errorf("available ring: %w", err)
+	}
+	if c.Used, err = m.UserBlock(r.addr.Used, virtqueue.UsedLen(c.Size, eventIdx)); err != nil {
+		return nil, fmt.Errorf("used ring: %w", err)
+	}
+	err = sharedmem.Guard(func() (err error) {
+		q, err = virtqueue.New(c, m)
+		return err
+	})
+	return q, err
+}
+
+// unseat takes a ring's Queue away, and with it the position it had; what it
+// was configured with stays.
+func (s *session) unseat(r *ring) {
+	r.saved = nil
+	if r.state != running {
+		return
+	}
+	r.state = parked
+	r.base = s.dev.StopRing(r.index).Base()
+	s.log(hclog.Debug, "ring stopped", "ring", r.index, "base", r.base)
+}
+
+// stop ends the ring's service and forgets what belongs to one start.
+func (s *session) stop(r *ring) {
+	if r.saved != nil {
+		r.base = r.saved.Base()
+	}
+	s.unseat(r)
+	r.state, r.retry = stopped, false
+	r.size, r.addrSet, r.kickSet = 0, false, false
+	r.kick.Close()
+	r.call.Close()
+	r.kick, r.call = nil, nil
+}
+
+// tellPatience is how long the write to an event may take before it is ended.
+const tellPatience = 100 * time.Millisecond
+
+// tell signals an event from the session's own goroutine. The front-end shares
+// the event and can fill it at the very moment, which blocks the write; no
+// worker's watchdog looks after us here.
+func tell(e *sys.Event) {
+	written, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(tellPatience)
+		defer tick.Stop()
+		for {
+			select {
+			case <-written:
+				return
+			case <-tick.C:
+				e.Kill()
+			}
+		}
+	}()
+	e.Signal()
+	close(written)
+	<-ended
+}

@@ -1,0 +1,143 @@
+package vutest
+
+import (
+	"errors"
+	"fmt"
+
+	"vhostnet/sharedmem"
+	"vhostnet/virtio"
+	"vhostnet/virtqueue/vqtest"
+)
+
+// boot lets a guest come up: its driver chooses features, lays out its rings
+// in empty memory and posts its receive buffers. The back-end hears of nothing.
+func (f *FrontEnd) boot(g Guest) (err error) {
+	pairs := 1
+	f.accepted = f.choose(g)
+	if f.accepted.Has(virtio.NetMQ) {
+		pairs = f.o.Pairs
+	} else {
+		g.Pairs = 1
+	}
+	if g, err = g.fill(pairs); err != nil {
+		return err
+	}
+	f.guest, f.active = g, 0
+	f.mem.reset()
+	defer func() {
+		if err != nil {
+			f.shutdown()
+		}
+	}()
+	for i := range 2 * pairs {
+		r, err := newRing(i, g.RingSize, f.accepted, f.mem)
+		if err != nil {
+			return err
+		}
+		f.rings = append(f.rings, r)
+	}
+	if err := f.wire(g); err != nil {
+		return err
+	}
+	return sharedmem.Guard(func() error {
+		for _, r := range f.rings {
+			r.noCalls()
+			if r.index%2 == 0 {
+				if err := r.postReceive(g); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// wire gives the rings their interrupts.
+func (f *FrontEnd) wire(g Guest) error {
+	for _, r := range f.rings {
+		switch {
+		case f.kind.oneCall && len(f.lines) > 0:
+		case g.NoVector && !f.kind.oneCall:
+			continue
+		default:
+			l, err := newLine()
+			if err != nil {
+				return err
+			}
+			f.lines = append(f.lines, l)
+		}
+		if err := r.listen(f.lines[len(f.lines)-1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shutdown ends the guest: its rings are gone, its memory can be had again.
+func (f *FrontEnd) shutdown() {
+	for _, r := range f.rings {
+		r.close()
+	}
+	for _, l := range f.lines {
+		l.close()
+	}
+	f.rings, f.lines, f.active = nil, nil, 0
+}
+
+var errNoGuest = errors.New("vutest: no guest has booted; Start it first")
+
+// ring finds a ring of the guest.
+func (f *FrontEnd) ring(i int) (*ring, error) {
+	if f.rings == nil {
+		return nil, errNoGuest
+	}
+	if i < 0 || i >= len(f.rings) {
+		return nil, fmt.Errorf("vutest: ring %d of a guest with %d rings", i, len(f.rings))
+	}
+	return f.rings[i], nil
+}
+
+// mustRing is ring for accessors of tests that know their guest.
+func (f *FrontEnd) mustRing(i int) *ring {
+	r, err := f.ring(i)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// Rings is how many rings the guest has set up.
+func (f *FrontEnd) Rings() int { return len(f.rings) }
+
+// Driver gives raw access to the words of ring i, for a guest that misbehaves.
+// The front-end does not see what is done by it: it goes on from its own
+// positions. It panics when there is no such ring.
+func (f *FrontEnd) Driver(i int) *vqtest.Driver { return f.mustRing(i).drv }
+
+// Kicks is how often ring i was kicked since its guest booted. It panics when
+// there is no such ring.
+func (f *FrontEnd) Kicks(i int) uint64 { return f.mustRing(i).kicks.Load() }
+
+// Calls is how often the device signalled the interrupt of ring i since its
+// guest booted, 0 when it has none. Rings of a libkrun guest share one. It
+// panics when there is no such ring.
+func (f *FrontEnd) Calls(i int) uint64 {
+	r := f.mustRing(i)
+	if r.call == nil {
+		return 0
+	}
+	return r.call.collect()
+}
+
+// Outstanding is how many chains of ring i are with the device, or returned
+// and not taken back yet. It panics when there is no such ring.
+func (f *FrontEnd) Outstanding(i int) int {
+	r := f.mustRing(i)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.out)
+}
+
+// Base is the answer to the last GET_VRING_BASE of ring i. It panics when there
+// is no such ring.
+func (f *FrontEnd) Base(i int) uint32 { return f.mustRing(i).base }
