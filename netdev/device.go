@@ -1,0 +1,226 @@
+package netdev
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+
+	"vhostnet/metrics"
+	"vhostnet/nbl"
+	"vhostnet/queues"
+	"vhostnet/sharedmem"
+	"vhostnet/vhostuser"
+	"vhostnet/virtio"
+	"vhostnet/vswitch"
+	"vhostnet/worker"
+)
+
+// Offered is every virtio feature that the device implements in software for
+// any pair of ports.
+const Offered = virtio.Version1 | virtio.IndirectDesc | virtio.EventIdx | virtio.InOrder |
+	virtio.NetMrgRxBuf | virtio.NetCsum | virtio.NetGuestCsum |
+	virtio.NetHostTSO4 | virtio.NetHostTSO6 | virtio.NetGuestTSO4 | virtio.NetGuestTSO6 |
+	virtio.NetMQ | virtio.NetCtrlVQ | virtio.NetMAC | virtio.NetMTU | virtio.NetStatus
+
+// Limits of an MTU (virtio 1.3, section 5.1.4.1).
+const (
+	minMTU     = 68
+	defaultMTU = 1500
+)
+
+// DefaultPairs is the number of queue pairs when Options names none.
+const DefaultPairs = 8
+
+// Options is what a Device is made from. Adapter, Switch and Group are
+// required and shared by all devices of a switch.
+type Options struct {
+	Name    string          // of the port
+	MAC     [6]byte         // whose frames go to this VM's queue; zero: learned only
+	MTU     uint16          // longest packet, bytes; 0 means 1500
+	Pairs   int             // queue pairs; 0 means DefaultPairs
+	Mask    virtio.Features // features not to be offered
+	Mode    worker.Mode     // how its transmit rings are polled
+	Adapter *queues.Adapter
+	Switch  *vswitch.Switch
+	Group   *worker.Group
+	Log     hclog.Logger
+
+	// OnBroken is told of a transmit ring that was found broken. It is called
+	// on a worker and must not block. nil: nobody listens.
+	OnBroken func(ring int, err error)
+}
+
+// Device implements [vhostuser.Device] for one port. The session's goroutine
+// calls its methods, one at a time; Snapshot may be called from any.
+type Device struct {
+	o        Options
+	nic      *queues.NIC
+	port     vswitch.PortID
+	counters metrics.Port
+	home     int // index of the worker that polls pair 0
+
+	features atomic.Uint64 // virtio.Features that the driver accepted
+	mtu      uint16
+	rings    []ring // by index of the device: 2p receives, 2p+1 transmits
+
+	queue     queues.QueueID // 0: served by queue 0
+	completed bool
+	freeing   sync.WaitGroup // FREE_QUEUE in the background
+}
+
+// ring is what a Device knows of one ring.
+type ring struct {
+	state atomic.Uint32 // bits below; read by Snapshot
+	tx    *txRing       // transmit rings: the task, nil while stopped
+}
+
+// Bits of ring.state.
+const (
+	ringStarted uint32 = 1 << iota
+	ringEnabled
+	ringBroken // transmit rings; until the next start
+)
+
+func (r *ring) is(bit uint32) bool { return r.state.Load()&bit != 0 }
+
+func (r *ring) set(bit uint32, on bool) {
+	if on {
+		r.state.Or(bit)
+	} else {
+		r.state.And(^bit)
+	}
+}
+
+var (
+	_ vhostuser.Device    = (*Device)(nil)
+	_ vhostuser.MTUSetter = (*Device)(nil)
+	_ vhostuser.Announcer = (*Device)(nil)
+	_ vswitch.Port        = (*queues.NIC)(nil)
+	_ queues.Steering     = (*vswitch.Steering)(nil)
+)
+
+// New attaches a device without a front-end to the switch. [Device.Close] ends
+// it.
+func New(o Options) (*Device, error) {
+	if o.Pairs == 0 {
+		o.Pairs = DefaultPairs
+	}
+	if o.MTU == 0 {
+		o.MTU = defaultMTU
+	}
+	if o.MTU < minMTU {
+		return nil, fmt.Errorf("netdev: port %q: MTU %d; %d to 65535 are possible", o.Name, o.MTU, minMTU)
+	}
+	if o.MAC[0]&1 != 0 {
+		return nil, fmt.Errorf("netdev: port %q: MAC %x is a group address; a VM needs a unicast one", o.Name, o.MAC)
+	}
+	if o.Log == nil {
+		o.Log = hclog.NewNullLogger()
+	}
+	if o.OnBroken == nil {
+		o.OnBroken = func(int, error) {}
+	}
+	d := &Device{o: o, mtu: o.MTU, rings: make([]ring, 2*o.Pairs)}
+	nic, err := o.Adapter.NewNIC(queues.NICOptions{Name: o.Name, Pairs: o.Pairs, Counters: &d.counters})
+	if err != nil {
+		return nil, err
+	}
+	d.nic = nic
+	d.port, err = o.Switch.Attach(nic, vswitch.PortOptions{Name: o.Name, Counters: &d.counters})
+	if err != nil {
+		return nil, fmt.Errorf("netdev: port %q: %w", o.Name, err)
+	}
+	d.home = o.Group.Pick().Index()
+	return d, nil
+}
+
+// Close takes the port off the switch after its last session has ended, and
+// waits for its queue to be freed.
+func (d *Device) Close(ctx context.Context) error {
+	d.freeing.Wait()
+	d.o.Switch.Detach(d.port)
+	if err := d.o.Group.Quiesce(ctx); err != nil {
+		return fmt.Errorf("netdev: port %q: workers did not leave it: %w", d.o.Name, err)
+	}
+	return nil
+}
+
+// Features is what is offered to the front-end.
+func (d *Device) Features() virtio.Features { return Offered &^ d.o.Mask }
+
+// Rings is the number of rings: a receive and a transmit ring per pair.
+func (d *Device) Rings() int { return len(d.rings) }
+
+// Negotiated takes what the driver accepted; it counts from the next start of
+// a ring on. The first one of a session allocates the VM's queue.
+func (d *Device) Negotiated(f virtio.Features) {
+	d.features.Store(uint64(f))
+	if d.queue == 0 {
+		d.allocateQueue()
+	}
+}
+
+// accepted is what the driver accepted.
+func (d *Device) accepted() virtio.Features { return virtio.Features(d.features.Load()) }
+
+// Memory makes m the Map of rings that start from now on and of the queue's
+// allocations.
+func (d *Device) Memory(m *sharedmem.Map) error {
+	d.nic.SetMemory(m)
+	return d.remakeMemory()
+}
+
+// SetMTU takes the MTU that the front-end shows to its driver (NET_SET_MTU).
+// It counts from the next start of a receive ring on.
+func (d *Device) SetMTU(mtu uint16) error {
+	if mtu < minMTU {
+		return fmt.Errorf("netdev: MTU %d; %d to 65535 are possible", mtu, minMTU)
+	}
+	d.mtu = mtu
+	return nil
+}
+
+// Announce sends a RARP frame in the guest's name, so that switches learn where
+// it is now (SEND_RARP; RFC 903).
+func (d *Device) Announce(mac [6]byte) error {
+	frame := rarp(mac)
+	return d.onWorker(0, func(c *worker.Context) {
+		var l nbl.List
+		if l.FromBytes(frame, announceSerial) != metrics.ReasonNone {
+			return
+		}
+		d.o.Switch.Forward(c, d.port, []*nbl.List{&l})
+	})
+}
+
+// onWorker runs f on the worker of a pair and waits for it. A fault of guest
+// memory inside f is an error. Workers outlive sessions, so it does not fail
+// otherwise while the program runs.
+func (d *Device) onWorker(pair int, f func(c *worker.Context)) error {
+	var fault error
+	err := d.worker(pair).Do(context.Background(), func(c *worker.Context) {
+		fault = sharedmem.Guard(func() error { f(c); return nil })
+	})
+	return errors.Join(err, fault)
+}
+
+// worker polls the transmit ring of a pair: pairs go round the workers,
+// beginning at the device's home.
+func (d *Device) worker(pair int) *worker.Worker {
+	all := d.o.Group.Workers()
+	return all[(d.home+pair)%len(all)]
+}
+
+// DeriveMAC is the address of a port that was given none: locally administered
+// and the same at every start on one host.
+func DeriveMAC(host, port string) [6]byte {
+	sum := sha256.Sum256([]byte("vhostnet\x00" + host + "\x00" + port))
+	mac := [6]byte(sum[:6])
+	mac[0] = 0x02
+	return mac
+}

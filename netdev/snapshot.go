@@ -1,0 +1,54 @@
+package netdev
+
+import (
+	"vhostnet/metrics"
+	"vhostnet/virtio"
+)
+
+// Snapshot is what a Device counts and where its rings are.
+type Snapshot struct {
+	metrics.PortSnapshot
+	Features virtio.Features // accepted by the driver
+	Rings    []RingInfo
+}
+
+// RingInfo is the state of one ring.
+type RingInfo struct {
+	Index   int  `json:"index"`
+	Started bool `json:"started"`
+	Enabled bool `json:"enabled"`
+	Broken  bool `json:"broken"`
+}
+
+// Snapshot may be called concurrently with everything.
+func (d *Device) Snapshot() Snapshot {
+	s := Snapshot{PortSnapshot: d.counters.Snapshot(), Features: d.accepted(), Rings: make([]RingInfo, len(d.rings))}
+	for i := range d.rings {
+		r := &d.rings[i]
+		s.Rings[i] = RingInfo{Index: i, Started: r.is(ringStarted), Enabled: r.is(ringEnabled), Broken: r.is(ringBroken)}
+		if i%2 == 0 && d.nic.RxBroken(i/2) {
+			s.Rings[i].Broken = true
+		}
+	}
+	return s
+}
+
+// DropsByReason are the counts of frames lost, without those that are zero.
+func (s *Snapshot) DropsByReason() map[string]uint64 {
+	drops := map[string]uint64{}
+	for r, n := range s.Drops {
+		if n > 0 {
+			drops[metrics.Reason(r).String()] = n
+		}
+	}
+	return drops
+}
+
+// DropNames are all keys of DropsByReason, in the order of the reasons.
+func DropNames() []string {
+	list := make([]string, 0, metrics.NumReasons)
+	for r := range metrics.NumReasons {
+		list = append(list, r.String())
+	}
+	return list
+}
