@@ -1,0 +1,59 @@
+# The habits of this repository. `make help` lists them.
+GO      ?= go
+TOOL    := $(GO) tool -modfile=tools/go.mod
+PKGS    := ./...
+export CGO_ENABLED := 0
+
+.PHONY: help build test unit race fuzz integration check lint fmt tidy vuln bench bench-dpdk demo soak clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## bin/vhostnet, static
+	$(GO) build -trimpath -o bin/vhostnet ./cmd/vhostnet
+
+test: ## everything once: needs, unit, race, fuzz seeds, guests, DPDK (root installs what is missing)
+	@scripts/test.sh
+
+unit: ## unit tests
+	$(GO) test -count=1 -shuffle=on $(PKGS)
+
+race: ## unit tests under the race detector
+	CGO_ENABLED=1 $(GO) test -race -count=1 -shuffle=on $(PKGS)
+
+fuzz: ## every fuzz target for FUZZTIME (default 20s)
+	@scripts/fuzz.sh
+
+integration: build ## guests in QEMU and DPDK's front-end against vhostnet
+	$(GO) test -tags integration -count=1 -v -timeout 20m ./integration/... ./bench/...
+
+check: ## format, lint, vet, race tests, tidy
+	@scripts/check.sh
+
+fmt: ## write the format that check asks for
+	$(TOOL) golangci-lint fmt
+
+lint:
+	$(TOOL) golangci-lint run
+
+tidy:
+	$(GO) mod tidy && cd tools && $(GO) mod tidy
+
+vuln: ## known vulnerabilities in what is linked (in no gate: the answer changes without us)
+	$(TOOL) govulncheck $(PKGS)
+
+bench: ## Go benchmarks over vqtest: ns per packet and allocs
+	$(GO) test -run '^$$' -bench . -benchmem -count=1 ./bench/... ./virtqueue/... ./vswitch/... ./nbl/...
+
+bench-dpdk: build ## VM to VM against DPDK's own back-end, with DPDK as front-end
+	$(GO) run ./bench/dpdk
+
+demo: ## two guests on one switch, pinging and measuring; CONSOLE=1 leaves one open
+	@scripts/demo.sh
+
+soak: ## long amounts of what test runs shortly
+	VHOSTNET_SOAK=1 $(GO) test -count=1 -timeout 4h ./vhostuser/... ./virtqueue/... ./netdev/...
+	FUZZTIME=10m scripts/fuzz.sh
+
+clean: ## what build and tests left
+	rm -rf bin .cache

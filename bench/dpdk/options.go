@@ -1,0 +1,175 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// options is what the command line asked for, validated.
+type options struct {
+	check     bool
+	sizes     []int // bytes from the Ethernet header on, without the frame check sequence
+	queues    []int // queue pairs per port
+	mergeable []bool
+	packed    bool
+	flood     bool
+	runs      int
+	duration  time.Duration // of one measurement, or of one combination's circulation
+	long      time.Duration // check: of the first combination; 0: as the others
+	frames    int           // check: frames per direction
+	backends  []string
+	format    string // "table" or "json"
+
+	vhostnet     string
+	vhostnetArgs []string
+	portOptions  string
+	testpmd      string
+	frontCore    int
+	backCore     int
+}
+
+// usageError is a wrong command line: exit code 2.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...)}
+}
+
+// Bounds of what testpmd and its rings of 1024 take.
+const (
+	ringSize  = 1024
+	minSize   = 64
+	maxSize   = 1518
+	maxQueues = 8
+)
+
+const synopsis = `Usage: go run ./bench/dpdk [flags]          measure, and compare with DPDK's back-end
+       go run ./bench/dpdk -check [flags]   closed loop: is every frame still there, unaltered?
+
+`
+
+// parseOptions reads the command line. Help and flag errors are written to w.
+func parseOptions(args []string, w io.Writer) (options, error) {
+	var o options
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.SetOutput(w)
+	fs.Usage = func() {
+		fmt.Fprint(w, synopsis)
+		fs.PrintDefaults()
+	}
+	fs.BoolVar(&o.check, "check", false, "check a closed loop instead of measuring")
+	sizes := fs.String("sizes", "64,256,512,1024,1518", "frame sizes in bytes, without the frame check sequence")
+	queues := fs.String("queues", "", "queue pairs per port, a list (default 1; with -check 1,2,4)")
+	mrg := fs.String("mrg", "", "mergeable receive buffers: on, off or on,off (default on; with -check on,off)")
+	fs.BoolVar(&o.packed, "packed", false, "ask for packed rings")
+	fs.BoolVar(&o.flood, "flood", false, "measure unknown destinations too, in rows of their own")
+	fs.IntVar(&o.runs, "runs", 3, "rounds; the back-ends alternate within a round")
+	seconds := fs.Float64("seconds", 2, "seconds per measurement, or per combination with -check")
+	long := fs.Float64("long", 0, "with -check: seconds for the first combination")
+	fs.IntVar(&o.frames, "frames", 512, "with -check: frames that circulate per direction")
+	backends := fs.String("backend", "", "back-ends to run, a list of vhostnet and dpdk (default vhostnet,dpdk; with -check vhostnet)")
+	fs.StringVar(&o.format, "o", "table", "output: table or json")
+	fs.StringVar(&o.vhostnet, "vhostnet", "bin/vhostnet", "the vhostnet binary")
+	extra := fs.String("vhostnet-args", "", "further arguments for vhostnet run, separated by spaces")
+	fs.StringVar(&o.portOptions, "port-options", "mode=poll", "options of both vhostnet ports, as in --port NAME=SOCKET,OPTIONS")
+	fs.StringVar(&o.testpmd, "testpmd", "dpdk-testpmd", "the dpdk-testpmd binary")
+	fs.IntVar(&o.frontCore, "front-core", 1, "core of the front-end's forwarding thread")
+	fs.IntVar(&o.backCore, "back-core", 0, "core of the back-end's forwarding thread")
+	if err := fs.Parse(args); err != nil {
+		if err == flag.ErrHelp {
+			return o, err
+		}
+		return o, &usageError{err.Error()}
+	}
+	if fs.NArg() > 0 {
+		return o, usagef("unexpected argument %q: only flags are accepted", fs.Arg(0))
+	}
+	o.vhostnetArgs = strings.Fields(*extra)
+	o.duration = time.Duration(*seconds * float64(time.Second))
+	o.long = time.Duration(*long * float64(time.Second))
+	err := o.setLists(*sizes, *queues, *mrg, *backends)
+	if err == nil {
+		err = o.validate()
+	}
+	return o, err
+}
+
+// setLists parses the flags that are lists; an empty one has the mode's default.
+func (o *options) setLists(sizes, queues, mrg, backends string) error {
+	if queues == "" {
+		queues = choose(o.check, "1,2,4", "1")
+	}
+	if mrg == "" {
+		mrg = choose(o.check, "on,off", "on")
+	}
+	if backends == "" {
+		backends = choose(o.check, "vhostnet", "vhostnet,dpdk")
+	}
+	var err error
+	if o.sizes, err = parseInts("-sizes", sizes, minSize, maxSize); err != nil {
+		return err
+	}
+	if o.queues, err = parseInts("-queues", queues, 1, maxQueues); err != nil {
+		return err
+	}
+	for word := range strings.SplitSeq(mrg, ",") {
+		if word != "on" && word != "off" {
+			return usagef("-mrg %s: %q is neither on nor off", mrg, word)
+		}
+		o.mergeable = append(o.mergeable, word == "on")
+	}
+	for word := range strings.SplitSeq(backends, ",") {
+		if word != vhostnetBackend && word != dpdkBackend {
+			return usagef("-backend %s: %q is neither %s nor %s", backends, word, vhostnetBackend, dpdkBackend)
+		}
+		o.backends = append(o.backends, word)
+	}
+	return nil
+}
+
+// validate checks the numbers that stand alone.
+func (o *options) validate() error {
+	switch {
+	case o.runs < 1:
+		return usagef("-runs %d: at least 1 is needed, 3 for a median worth the name", o.runs)
+	case o.duration < 100*time.Millisecond || o.duration > time.Hour:
+		return usagef("-seconds %v: 0.1 to 3600 is accepted", o.duration.Seconds())
+	case o.long < 0 || o.long > time.Hour:
+		return usagef("-long %v: 0 to 3600 seconds is accepted", o.long.Seconds())
+	case o.frames < maxQueues || o.frames > maxLoopFrames:
+		return usagef("-frames %d: %d to %d is accepted: one ring of %d must hold them all, with room", o.frames, maxQueues, maxLoopFrames, ringSize)
+	case o.format != "table" && o.format != "json":
+		return usagef("-o %s: table or json is accepted", o.format)
+	case o.frontCore == o.backCore:
+		return usagef("-front-core %d: the back-end polls on that core; give each a core of its own", o.frontCore)
+	case o.check && o.flood:
+		return usagef("-flood: not together with -check, which needs each frame to arrive at one port")
+	}
+	return nil
+}
+
+// parseInts reads a comma-separated list of numbers between lo and hi.
+func parseInts(name, list string, lo, hi int) ([]int, error) {
+	var numbers []int
+	for word := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < lo || n > hi {
+			return nil, usagef("%s %s: %q is not a number from %d to %d", name, list, word, lo, hi)
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers, nil
+}
+
+func choose(first bool, a, b string) string {
+	if first {
+		return a
+	}
+	return b
+}

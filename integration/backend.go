@@ -1,0 +1,96 @@
+package integration
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Port is a port of a back-end: a name and its socket.
+type Port struct {
+	Name   string
+	Socket string
+}
+
+// Backend is a vhostnet process that can be stopped, killed and started again
+// with the same ports.
+type Backend struct {
+	Binary string
+	Ports  []Port
+	Log    string   // its output, over all its starts
+	Args   []string // further arguments of "vhostnet run"
+
+	proc *process
+}
+
+// Start starts the process and waits until it listens on each of its sockets.
+func (b *Backend) Start(ctx context.Context) error {
+	argv := []string{b.Binary, "run"}
+	for _, port := range b.Ports {
+		argv = append(argv, "--port", port.Name+"="+port.Socket)
+	}
+	proc, err := start("vhostnet", b.Log, append(argv, b.Args...)...)
+	if err != nil {
+		return err
+	}
+	b.proc = proc
+	return poll(ctx, "vhostnet to listen", func() (bool, error) {
+		if err := proc.alive(); err != nil {
+			return false, err
+		}
+		return b.listening()
+	})
+}
+
+// listening reads the kernel's list: a connection would be a front-end.
+func (b *Backend) listening() (bool, error) {
+	file, err := os.Open("/proc/net/unix")
+	if err != nil {
+		return false, fmt.Errorf("integration: %w", err)
+	}
+	defer file.Close()
+	const accepting = "00010000" // __SO_ACCEPTCON, in the fourth field
+	listening := map[string]bool{}
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		if field := strings.Fields(lines.Text()); len(field) == 8 && field[3] == accepting {
+			listening[field[7]] = true
+		}
+	}
+	for _, port := range b.Ports {
+		if !listening[port.Socket] {
+			return false, lines.Err()
+		}
+	}
+	return true, lines.Err()
+}
+
+// Alive returns an error if the process does not run.
+func (b *Backend) Alive() error { return b.proc.alive() }
+
+// Kill ends the process with SIGKILL: its sockets stay behind as files.
+func (b *Backend) Kill() { b.proc.kill() }
+
+// Stop asks the process to end, as an init system would; an exit code other
+// than 0 is an error, and so is ctx being over first.
+func (b *Backend) Stop(ctx context.Context) error { return b.proc.stop(ctx) }
+
+// Close kills the process if it runs.
+func (b *Backend) Close() {
+	if b.proc != nil {
+		b.proc.kill()
+	}
+}
+
+// FindBackend returns the vhostnet program to use: the one that the variable
+// VHOSTNET names, or one built in dir.
+func FindBackend(ctx context.Context, dir string) (string, error) {
+	if binary := os.Getenv("VHOSTNET"); binary != "" {
+		return filepath.Abs(binary)
+	}
+	binary := filepath.Join(dir, "vhostnet")
+	return binary, Build(ctx, "cmd/vhostnet", binary)
+}

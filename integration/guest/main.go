@@ -1,0 +1,139 @@
+// Command guest is the one program of ours in a test guest: as process 1 it
+// brings the machine up and serves the agent on the second serial port; as
+// "guest send" and "guest receive" it is one end of a checked byte stream over
+// TCP.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"vhostnet/integration/stream"
+)
+
+func main() {
+	if os.Getpid() == 1 {
+		boot()
+	}
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "guest:", err)
+		os.Exit(1)
+	}
+}
+
+// dialTimeout bounds how long a sender keeps trying to connect.
+const dialTimeout = 20 * time.Second
+
+// progressStep is how many bytes lie between two writes of the progress file.
+const progressStep = 1 << 20
+
+func run(args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("want send or receive")
+	}
+	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
+	addr := flags.String("addr", "", "address to connect to, or to listen on, with port")
+	n := flags.Int64("bytes", 0, "length of the stream")
+	seed := flags.Uint64("seed", 1, "seed of the stream")
+	progress := flags.String("progress", "", "file that tells how many bytes were received so far; made once the receiver listens")
+	if err := flags.Parse(args[1:]); err != nil {
+		return err
+	}
+	var sum stream.Summary
+	var err error
+	switch args[0] {
+	case "send":
+		sum, err = send(*addr, *seed, *n)
+	case "receive":
+		sum, err = receive(*addr, *seed, *n, *progress)
+	default:
+		err = fmt.Errorf("%q: want send or receive", args[0])
+	}
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(sum)
+}
+
+func send(addr string, seed uint64, n int64) (stream.Summary, error) {
+	conn, err := dial(addr)
+	if err != nil {
+		return stream.Summary{}, err
+	}
+	defer conn.Close()
+	sum, err := stream.Send(conn, seed, n)
+	if err != nil {
+		return sum, err
+	}
+	// The receiver answers when it has seen the last byte: a sender that ends
+	// well knows that all has arrived.
+	var ok [1]byte
+	if _, err := conn.Read(ok[:]); err != nil {
+		return sum, fmt.Errorf("waiting for the receiver's answer: %w", err)
+	}
+	return sum, nil
+}
+
+func dial(addr string) (net.Conn, error) {
+	var conn net.Conn
+	err := fmt.Errorf("no attempt made")
+	for start := time.Now(); time.Since(start) < dialTimeout; time.Sleep(100 * time.Millisecond) {
+		if conn, err = net.DialTimeout("tcp", addr, 5*time.Second); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
+}
+
+func receive(addr string, seed uint64, n int64, progress string) (stream.Summary, error) {
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return stream.Summary{}, err
+	}
+	defer listener.Close()
+	report, err := progressFile(progress)
+	if err != nil {
+		return stream.Summary{}, err
+	}
+	conn, err := listener.Accept()
+	if err != nil {
+		return stream.Summary{}, err
+	}
+	defer conn.Close()
+	sum, err := stream.Receive(conn, seed, n, report)
+	if err != nil {
+		return sum, err
+	}
+	_, err = conn.Write([]byte{1})
+	return sum, err
+}
+
+// progressFile makes the file and returns what writes a count into it. A count
+// is replaced whole, so a reader never sees half of one.
+func progressFile(path string) (func(int64), error) {
+	if path == "" {
+		return nil, nil
+	}
+	write := func(n int64) error {
+		if err := os.WriteFile(path+".new", strconv.AppendInt(nil, n, 10), 0o600); err != nil {
+			return err
+		}
+		return os.Rename(path+".new", path)
+	}
+	if err := write(0); err != nil {
+		return nil, err
+	}
+	next := int64(progressStep)
+	return func(n int64) {
+		if n >= next {
+			next = n + progressStep
+			// Whoever reads the file misses a step; the stream itself is unharmed.
+			_ = write(n)
+		}
+	}, nil
+}

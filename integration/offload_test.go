@@ -1,0 +1,124 @@
+//go:build integration
+
+package integration
+
+import (
+	"testing"
+	"time"
+)
+
+// Feature bits of virtio-net (virtio 1.2, 5.1.3) that the properties below turn
+// off or leave on.
+const (
+	bitCsum      = 0
+	bitGuestCsum = 1
+	bitGuestTSO4 = 7
+	bitGuestTSO6 = 8
+	bitHostTSO4  = 11
+	bitHostTSO6  = 12
+	bitMrgRxbuf  = 15
+)
+
+// offloads is a choice of a NIC's features.
+type offloads struct {
+	name       string
+	properties string
+	on, off    []int
+}
+
+const (
+	noHostTSO  = "host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off"
+	noGuestTSO = "guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off"
+)
+
+var (
+	offloadsAll = offloads{
+		name: "all",
+		on:   []int{bitCsum, bitGuestCsum, bitGuestTSO4, bitGuestTSO6, bitHostTSO4, bitHostTSO6, bitMrgRxbuf},
+	}
+	offloadsNone = offloads{
+		name:       "none",
+		properties: "csum=off,guest_csum=off,gso=off,mrg_rxbuf=off," + noHostTSO + "," + noGuestTSO,
+		off:        []int{bitCsum, bitGuestCsum, bitGuestTSO4, bitGuestTSO6, bitHostTSO4, bitHostTSO6, bitMrgRxbuf},
+	}
+	// A driver without mergeable buffers gives chains of 64 KiB.
+	offloadsPlainBuffers = offloads{
+		name:       "plain buffers",
+		properties: "mrg_rxbuf=off",
+		on:         []int{bitCsum, bitGuestCsum, bitGuestTSO4, bitHostTSO4},
+		off:        []int{bitMrgRxbuf},
+	}
+	offloadsChecksums = offloads{
+		name:       "checksums",
+		properties: "gso=off," + noHostTSO + "," + noGuestTSO,
+		on:         []int{bitCsum, bitGuestCsum, bitMrgRxbuf},
+		off:        []int{bitGuestTSO4, bitGuestTSO6, bitHostTSO4, bitHostTSO6},
+	}
+	offloadsSending = offloads{
+		name:       "sending",
+		properties: "guest_csum=off," + noGuestTSO,
+		on:         []int{bitCsum, bitHostTSO4, bitHostTSO6, bitMrgRxbuf},
+		off:        []int{bitGuestCsum, bitGuestTSO4, bitGuestTSO6},
+	}
+	offloadsReceiving = offloads{
+		name:       "receiving",
+		properties: "csum=off,gso=off," + noHostTSO,
+		on:         []int{bitGuestCsum, bitGuestTSO4, bitGuestTSO6, bitMrgRxbuf},
+		off:        []int{bitCsum, bitHostTSO4, bitHostTSO6},
+	}
+)
+
+// testOffloads has the guests differ in what their NICs can do. A frame that
+// its receiver could not take as it was sent must come in a form that it can:
+// the transfers check the bytes, and the guests the checksums. Each NIC
+// negotiates anew on the connection that the one before it had.
+func testOffloads(t *testing.T, lab *Lab) {
+	sameA, sameB := sameConnections(t, lab.Guests[0]), sameConnections(t, lab.Guests[1])
+	for _, pair := range [][2]offloads{
+		{offloadsAll, offloadsNone},
+		{offloadsNone, offloadsNone},
+		{offloadsNone, offloadsPlainBuffers},
+		{offloadsAll, offloadsPlainBuffers},
+		{offloadsAll, offloadsChecksums},
+		{offloadsSending, offloadsChecksums},
+		{offloadsSending, offloadsReceiving},
+		{offloadsAll, offloadsAll},
+	} {
+		run(t, pair[0].name+" and "+pair[1].name, func(t *testing.T) {
+			for i, g := range lab.Guests {
+				if g.cfg.Device != pair[i].properties {
+					must(t, g.ReplaceNIC(within(t, 30*time.Second), pair[i].properties))
+				}
+				checkFeatures(t, g, pair[i])
+			}
+			bothWays(lab, func(from, to *Guest) {
+				ctx := within(t, time.Minute)
+				must(t, Reach(ctx, from, to))
+				must(t, Ping(ctx, from, to.Addr(), 2, 65507))
+				must(t, StartTransfer(ctx, from, to, to.Addr(), 10*megabyte).Wait())
+				must(t, StartTransfer(ctx, from, to, to.Addr6(), 10*megabyte).Wait())
+				got, err := Iperf(ctx, from, to, "-u", "-b", "20M", "-l", "1400", "-t", "1")
+				must(t, err)
+				if got.Packets < 100 || got.Lost > got.Packets/2 {
+					t.Errorf("UDP from %s to %s: %d of %d packets lost", from.cfg.Name, to.cfg.Name, got.Lost, got.Packets)
+				}
+			})
+			noChecksumErrors(t, lab)
+		})
+	}
+	sameA()
+	sameB()
+}
+
+func checkFeatures(t *testing.T, g *Guest, want offloads) {
+	t.Helper()
+	got, err := g.Features(within(t, 10*time.Second))
+	must(t, err)
+	for value, bits := range map[byte][]int{'1': want.on, '0': want.off} {
+		for _, bit := range bits {
+			if bit >= len(got) || got[bit] != value {
+				t.Errorf("%s, offloads %q: feature bit %d should be %c in %s", g.cfg.Name, want.name, bit, value, got)
+			}
+		}
+	}
+}

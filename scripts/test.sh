@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Everything once: needs, unit, race, guests, DPDK. Prints go test's own output
+# and, at the end, the minutes of each stage. The first failure ends it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CGO_ENABLED=0
+
+summary=""
+stage() { # NAME COMMAND...
+	local name=$1 began=$SECONDS
+	shift
+	printf '\n== %s\n' "$name"
+	"$@"
+	local took=$((SECONDS - began))
+	summary+=$(printf '%-12s %2d min %02d s' "$name" $((took / 60)) $((took % 60)))$'\n'
+}
+
+race() {
+	CGO_ENABLED=1 go test -race -count=1 -shuffle=on -timeout 10m ./...
+}
+
+stage needs scripts/setup.sh test
+stage build make --no-print-directory build
+stage vet go vet -tags integration ./...
+stage unit go test -count=1 -shuffle=on -timeout 10m ./...
+stage race race
+stage guests go test -tags integration -count=1 -v -timeout 15m ./integration/...
+stage dpdk go test -tags integration -count=1 -v -timeout 10m ./bench/...
+
+printf '\n%stotal        %2d min %02d s\n' "$summary" $((SECONDS / 60)) $((SECONDS % 60))
