@@ -9,10 +9,24 @@ import (
 	"strings"
 )
 
-// Port is a port of a back-end: a name and its socket.
+// Port is a port of a back-end. What is empty is left to the back-end.
 type Port struct {
 	Name   string
 	Socket string
+	MAC    string
+	Mode   string
+}
+
+// String returns the port as "vhostnet run --port" takes it.
+func (p Port) String() string {
+	s := p.Name + "=" + p.Socket
+	if p.MAC != "" {
+		s += ",mac=" + p.MAC
+	}
+	if p.Mode != "" {
+		s += ",mode=" + p.Mode
+	}
+	return s
 }
 
 // Backend is a vhostnet process that can be stopped, killed and started again
@@ -30,7 +44,7 @@ type Backend struct {
 func (b *Backend) Start(ctx context.Context) error {
 	argv := []string{b.Binary, "run"}
 	for _, port := range b.Ports {
-		argv = append(argv, "--port", port.Name+"="+port.Socket)
+		argv = append(argv, "--port", port.String())
 	}
 	proc, err := start("vhostnet", b.Log, append(argv, b.Args...)...)
 	if err != nil {

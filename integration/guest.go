@@ -23,6 +23,8 @@ type GuestConfig struct {
 	Dir    string // sockets and logs
 	Socket string // the vhost-user port
 
+	OwnQueue  bool   // the port knows the NIC's address: its frames go to a queue of its own
+	PortMode  string // how the port is polled: adaptive (the default), poll or interrupt
 	Pairs     int    // queue pairs, and CPUs; 0 is 1
 	MemoryMiB int    // 0 is 256
 	Device    string // further properties of the NIC, as QEMU takes them: "csum=off,gso=off"
@@ -86,8 +88,8 @@ func (g *Guest) ConsoleLog() string { return g.path("console.log") }
 func (g *Guest) Addr() string  { return fmt.Sprintf("10.0.0.%d", g.cfg.Number) }
 func (g *Guest) Addr6() string { return fmt.Sprintf("fd00::%x", g.cfg.Number) }
 
-// MAC returns the address of the NIC.
-func (g *Guest) MAC() string { return fmt.Sprintf("52:54:00:00:00:%02x", g.cfg.Number) }
+// mac returns the address of the NIC.
+func (c GuestConfig) mac() string { return fmt.Sprintf("52:54:00:00:00:%02x", c.Number) }
 
 func (g *Guest) command() []string {
 	c := g.cfg
@@ -122,7 +124,7 @@ func (g *Guest) command() []string {
 
 // nic describes the NIC, with further properties.
 func (g *Guest) nic(properties string) string {
-	nic := fmt.Sprintf("virtio-net-pci,id=nic,netdev=net,bus=%s,romfile=,mac=%s,vectors=%d", nicBus, g.MAC(), g.cfg.QEMU.vectors(g.cfg.Pairs))
+	nic := fmt.Sprintf("virtio-net-pci,id=nic,netdev=net,bus=%s,romfile=,mac=%s,vectors=%d", nicBus, g.cfg.mac(), g.cfg.QEMU.vectors(g.cfg.Pairs))
 	if g.cfg.Pairs > 1 {
 		nic += ",mq=on"
 	}
@@ -181,6 +183,9 @@ until [ "$(cat /sys/class/net/eth0/carrier)" = 1 ]; do sleep 0.1; done
 // Run runs a program in the guest and returns what it printed. ctx must have a
 // deadline; the program is killed when it passes.
 func (g *Guest) Run(ctx context.Context, argv ...string) (string, error) {
+	if _, n, err := g.agent.Hello(ctx, g.hellos); err == nil && n != g.hellos {
+		return "", fmt.Errorf("integration: %s has restarted by itself", g.cfg.Name)
+	}
 	out, err := g.agent.Run(ctx, argv...)
 	if err != nil {
 		return out, fmt.Errorf("integration: %s: %w", g.cfg.Name, errors.Join(err, g.proc.alive()))

@@ -47,7 +47,11 @@ func StartLab(ctx context.Context, cfg LabConfig) (*Lab, error) {
 		if len(g.Socket) > maxSocketPath {
 			return lab, fmt.Errorf("integration: socket %s: %d bytes, at most %d are possible", g.Socket, len(g.Socket), maxSocketPath)
 		}
-		lab.Backend.Ports = append(lab.Backend.Ports, Port{Name: g.Name, Socket: g.Socket})
+		port := Port{Name: g.Name, Socket: g.Socket, Mode: g.PortMode}
+		if g.OwnQueue {
+			port.MAC = g.mac()
+		}
+		lab.Backend.Ports = append(lab.Backend.Ports, port)
 		lab.Guests[i] = &Guest{cfg: g}
 	}
 	if err := lab.Backend.Start(ctx); err != nil {

@@ -3,6 +3,8 @@
 package integration
 
 import (
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -95,8 +97,11 @@ func testOffloads(t *testing.T, lab *Lab) {
 				ctx := within(t, time.Minute)
 				must(t, Reach(ctx, from, to))
 				must(t, Ping(ctx, from, to.Addr(), 2, 65507))
-				must(t, StartTransfer(ctx, from, to, to.Addr(), 10*megabyte).Wait())
-				must(t, StartTransfer(ctx, from, to, to.Addr6(), 10*megabyte).Wait())
+				for bit, addr := range map[int]string{bitGuestTSO4: to.Addr(), bitGuestTSO6: to.Addr6()} {
+					before := packets(t, to)
+					must(t, StartTransfer(ctx, from, to, addr, 10*megabyte).Wait())
+					checkSegments(t, from, to, bit, packets(t, to)-before)
+				}
 				got, err := Iperf(ctx, from, to, "-u", "-b", "20M", "-l", "1400", "-t", "1")
 				must(t, err)
 				if got.Packets < 100 || got.Lost > got.Packets/2 {
@@ -110,10 +115,46 @@ func testOffloads(t *testing.T, lab *Lab) {
 	sameB()
 }
 
+// segment is the most that a TCP segment of ours carries: the MTU less the
+// shortest headers.
+const segment = 1500 - 20 - 20
+
+// checkSegments sees whether the 10 MB that to has received in so many packets
+// came whole or cut: a frame of up to 64 KiB stays one if the sender makes such
+// frames and the receiver takes them, which guestBit and its counterpart say.
+func checkSegments(t *testing.T, from, to *Guest, guestBit, packets int) {
+	t.Helper()
+	hostBit := guestBit - bitGuestTSO4 + bitHostTSO4
+	whole := accepted(t, from)[hostBit] == '1' && accepted(t, to)[guestBit] == '1'
+	cut := 10 * megabyte / segment
+	if whole && packets > cut/2 {
+		t.Errorf("%s to %s: %d packets for 10 MB; frames of up to 64 KiB should have come whole", from.cfg.Name, to.cfg.Name, packets)
+	}
+	if !whole && packets < cut {
+		t.Errorf("%s to %s: %d packets for 10 MB; one of the guests takes only single segments, at least %d", from.cfg.Name, to.cfg.Name, packets, cut)
+	}
+}
+
+// packets returns how many packets a guest's NIC has received.
+func packets(t *testing.T, g *Guest) int {
+	t.Helper()
+	out, err := g.Run(within(t, 10*time.Second), "cat", "/sys/class/net/eth0/statistics/rx_packets")
+	must(t, err)
+	n, err := strconv.Atoi(strings.TrimSpace(out))
+	must(t, err)
+	return n
+}
+
+func accepted(t *testing.T, g *Guest) string {
+	t.Helper()
+	bits, err := g.Features(within(t, 10*time.Second))
+	must(t, err)
+	return bits
+}
+
 func checkFeatures(t *testing.T, g *Guest, want offloads) {
 	t.Helper()
-	got, err := g.Features(within(t, 10*time.Second))
-	must(t, err)
+	got := accepted(t, g)
 	for value, bits := range map[byte][]int{'1': want.on, '0': want.off} {
 		for _, bit := range bits {
 			if bit >= len(got) || got[bit] != value {

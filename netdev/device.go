@@ -27,11 +27,8 @@ const Offered = virtio.Version1 | virtio.IndirectDesc | virtio.EventIdx | virtio
 	virtio.NetHostTSO4 | virtio.NetHostTSO6 | virtio.NetGuestTSO4 | virtio.NetGuestTSO6 |
 	virtio.NetMQ | virtio.NetCtrlVQ | virtio.NetMAC | virtio.NetMTU | virtio.NetStatus
 
-// Limits of an MTU (virtio 1.3, section 5.1.4.1).
-const (
-	minMTU     = 68
-	defaultMTU = 1500
-)
+// minMTU is the smallest MTU (virtio 1.3, section 5.1.4.1).
+const minMTU = 68
 
 // DefaultPairs is the number of queue pairs when Options names none.
 const DefaultPairs = 8
@@ -41,7 +38,7 @@ const DefaultPairs = 8
 type Options struct {
 	Name    string          // of the port
 	MAC     [6]byte         // whose frames go to this VM's queue; zero: learned only
-	MTU     uint16          // longest packet, bytes; 0 means 1500
+	MTU     uint16          // longest packet without segmentation to this VM, bytes; 0: what its front-end says, if it does
 	Pairs   int             // queue pairs; 0 means DefaultPairs
 	Mask    virtio.Features // features not to be offered
 	Mode    worker.Mode     // how its transmit rings are polled
@@ -110,10 +107,7 @@ func New(o Options) (*Device, error) {
 	if o.Pairs == 0 {
 		o.Pairs = DefaultPairs
 	}
-	if o.MTU == 0 {
-		o.MTU = defaultMTU
-	}
-	if o.MTU < minMTU {
+	if o.MTU != 0 && o.MTU < minMTU {
 		return nil, fmt.Errorf("netdev: port %q: MTU %d; %d to 65535 are possible", o.Name, o.MTU, minMTU)
 	}
 	if o.MAC[0]&1 != 0 {

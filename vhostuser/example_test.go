@@ -37,8 +37,17 @@ func (d *sink) ReplaceRing(_ int, remake func(virtqueue.State) (*virtqueue.Queue
 	return err
 }
 
-// Poll takes what is there and gives it back.
+// Poll serves the ring once. The driver's memory may vanish at any moment, so
+// it is touched inside a Guard only.
 func (d *sink) Poll() error {
+	if d.queue == nil || !d.enabled {
+		return nil
+	}
+	return sharedmem.Guard(d.drain)
+}
+
+// drain takes what is there and gives it back.
+func (d *sink) drain() error {
 	var chains [16]virtqueue.Chain
 	n, err := d.queue.Pop(chains[:])
 	for _, c := range chains[:n] {
@@ -73,5 +82,8 @@ func Example() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // a program would end it at a signal
 	fmt.Println("served:", server.Serve(ctx))
-	// Output: served: <nil>
+	fmt.Println("front-ends:", server.Stats().Sessions)
+	// Output:
+	// served: <nil>
+	// front-ends: 0
 }

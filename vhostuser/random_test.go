@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -18,9 +19,9 @@ func sessions(t testing.TB) int {
 	text, ok := os.LookupEnv("VHOSTNET_SESSIONS")
 	if !ok {
 		if testing.Short() {
-			return 500
+			return defaultSessions / 20
 		}
-		return 10_000
+		return defaultSessions
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {
@@ -38,7 +39,15 @@ type chance struct {
 }
 
 // index is a ring's, mostly.
-func (c *chance) index() int { return []int{0, 0, 1, 1, 2, 3, 4, 255}[c.IntN(8)] }
+func (c *chance) index() int {
+	switch c.IntN(60) {
+	case 0:
+		return 4
+	case 1:
+		return 255
+	}
+	return c.IntN(3)
+}
 
 // oddFD is a descriptor that no front-end would send.
 func (c *chance) oddFD() *sys.FD {
@@ -82,101 +91,136 @@ func (c *chance) region() MemRegion {
 	return r
 }
 
-// message makes up a request.
-func (c *chance) message() (r Request, payload []byte, fds []*sys.FD) {
-	i := c.index()
-	switch c.IntN(80) {
-	case 0, 1, 2:
-		r = []Request{GetFeatures, GetProtocolFeatures, GetQueueNum, GetMaxMemSlots, GetStatus, SetOwner, ResetOwner}[c.IntN(7)]
-	case 3, 4, 5, 6, 7, 8:
+// chanceRequest is what a front-end sends.
+type chanceRequest struct {
+	id      Request
+	payload []byte
+	fds     []*sys.FD
+}
+
+// kinds are the requests that a random front-end makes up, the likelier the
+// greater their weight.
+var kinds = []struct {
+	weight int
+	make   func(c *chance) chanceRequest
+}{
+	{3, func(c *chance) chanceRequest {
+		ids := []Request{GetFeatures, GetProtocolFeatures, GetQueueNum, GetMaxMemSlots, GetStatus, SetOwner, ResetOwner}
+		return chanceRequest{id: ids[c.IntN(len(ids))]}
+	}},
+	{8, func(c *chance) chanceRequest {
 		f := accepted
 		if c.IntN(3) == 0 {
 			f &^= virtio.ProtocolFeatures
 		}
-		r, payload = SetFeatures, U64(f).Marshal()
-	case 9:
-		r, payload = SetProtocolFeatures, U64(c.word()).Marshal()
-	case 10, 11, 12, 13, 14, 15:
-		var table MemTable
-		for range 1 + c.IntN(3) {
-			table.Regions = append(table.Regions, c.region())
-			fds = append(fds, c.g.fd(c.t))
+		if c.IntN(5) == 0 {
+			f &^= virtio.EventIdx
 		}
+		return chanceRequest{id: SetFeatures, payload: U64(f).Marshal()}
+	}},
+	{8, func(c *chance) chanceRequest {
+		regions := []MemRegion{c.g.whole()}
 		if c.IntN(2) == 0 {
-			sys.CloseAll(fds[1:])
-			table.Regions, fds = []MemRegion{c.g.whole()}, fds[:1]
+			regions = []MemRegion{c.region(), c.region()}[:1+c.IntN(2)]
 		}
-		r, payload = SetMemTable, table.Marshal()
-	case 16, 17, 18:
-		r, payload, fds = AddMemReg, SingleRegion{Region: c.region()}.Marshal(), []*sys.FD{c.g.fd(c.t)}
-	case 19, 20:
-		r, payload = RemMemReg, SingleRegion{Region: c.region()}.Marshal()
-	case 21, 22, 23, 24, 25, 26, 27, 28, 29:
-		r, payload = SetVringNum, state(i, ringSize)
-	case 30, 31:
-		r, payload = SetVringBase, state(i, uint32(c.word()))
-	case 32, 33, 34, 35, 36, 37, 38, 39, 40:
-		a := addr(i)
-		if c.IntN(6) == 0 {
+		r := chanceRequest{id: SetMemTable, payload: MemTable{Regions: regions}.Marshal()}
+		for range regions {
+			r.fds = append(r.fds, c.g.fd(c.t))
+		}
+		return r
+	}},
+	{4, func(c *chance) chanceRequest {
+		return chanceRequest{AddMemReg, SingleRegion{Region: c.region()}.Marshal(), []*sys.FD{c.g.fd(c.t)}}
+	}},
+	{3, func(c *chance) chanceRequest {
+		return chanceRequest{id: RemMemReg, payload: SingleRegion{Region: c.region()}.Marshal()}
+	}},
+	{12, func(c *chance) chanceRequest {
+		return chanceRequest{id: SetVringNum, payload: state(c.index(), ringSize)}
+	}},
+	{2, func(c *chance) chanceRequest {
+		return chanceRequest{id: SetVringBase, payload: state(c.index(), uint32(c.word()))}
+	}},
+	{12, func(c *chance) chanceRequest {
+		a := addr(c.index())
+		if c.IntN(10) == 0 {
 			a.Used += uint64(c.IntN(9))
 		}
-		r, payload = SetVringAddr, a.Marshal()
-	case 41, 42, 43:
-		r, payload = GetVringBase, state(i, 0)
-	case 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59:
-		r = []Request{SetVringKick, SetVringKick, SetVringCall, SetVringErr}[c.IntN(4)]
+		return chanceRequest{id: SetVringAddr, payload: a.Marshal()}
+	}},
+	{3, func(c *chance) chanceRequest { return chanceRequest{id: GetVringBase, payload: state(c.index(), 0)} }},
+	{20, func(c *chance) chanceRequest {
+		id := []Request{SetVringKick, SetVringKick, SetVringCall, SetVringErr}[c.IntN(4)]
 		if c.IntN(4) == 0 {
-			payload = noFD(i)
-		} else {
-			payload, fds = fdPayload(i), []*sys.FD{newFD(c.t)}
+			return chanceRequest{id: id, payload: noFD(c.index())}
 		}
-	case 60, 61, 62, 63, 64, 65, 66:
-		r, payload = SetVringEnable, state(i, uint32(c.IntN(3)))
-	case 67, 68:
-		r, payload = []Request{SendRARP, NetSetMTU, SetStatus}[c.IntN(3)], U64(c.word()).Marshal()
-	case 69:
-		r = Request(c.IntN(lastKnown + 2))
-		payload = make([]byte, []int{0, 8, 8, 40, 16, c.IntN(64)}[c.IntN(6)])
-		for j := range payload {
-			payload[j] = byte(c.IntN(3))
+		return chanceRequest{id, fdPayload(c.index()), []*sys.FD{newFD(c.t)}}
+	}},
+	{8, func(c *chance) chanceRequest {
+		return chanceRequest{id: SetVringEnable, payload: state(c.index(), uint32(c.IntN(2)))}
+	}},
+	{3, func(c *chance) chanceRequest {
+		ids := []Request{SendRARP, NetSetMTU, SetStatus, SetProtocolFeatures}
+		return chanceRequest{id: ids[c.IntN(len(ids))], payload: U64(c.word()).Marshal()}
+	}},
+	{1, func(c *chance) chanceRequest { // anything
+		payload := make([]byte, []int{0, 8, 8, 40, 16, c.IntN(64)}[c.IntN(6)])
+		for i := range payload {
+			payload[i] = byte(c.IntN(3))
 		}
-	}
-	c.spoil(&payload, &fds)
-	return r, payload, fds
+		return chanceRequest{id: Request(c.IntN(lastKnown + 2)), payload: payload}
+	}},
 }
 
-// spoil makes one in a few messages wrong.
-func (c *chance) spoil(payload *[]byte, fds *[]*sys.FD) {
-	switch c.IntN(20) {
+// request makes one up.
+func (c *chance) request() chanceRequest {
+	total := 0
+	for _, k := range kinds {
+		total += k.weight
+	}
+	at := c.IntN(total)
+	for _, k := range kinds {
+		if at -= k.weight; at < 0 {
+			r := k.make(c)
+			c.spoil(&r)
+			return r
+		}
+	}
+	panic("weights do not add up")
+}
+
+// spoil makes one in a few requests wrong.
+func (c *chance) spoil(r *chanceRequest) {
+	switch c.IntN(60) {
 	case 0:
-		*fds = append(*fds, c.oddFD())
+		r.fds = append(r.fds, c.oddFD())
 	case 1:
-		sys.CloseAll(*fds)
-		*fds = []*sys.FD{c.oddFD()}
+		sys.CloseAll(r.fds)
+		r.fds = []*sys.FD{c.oddFD()}
 	case 2:
-		if n := len(*payload); n > 0 {
-			(*payload)[c.IntN(n)] ^= byte(1 << c.IntN(8))
+		if n := len(r.payload); n > 0 {
+			r.payload[c.IntN(n)] ^= byte(1 << c.IntN(8))
 		}
 	case 3:
-		*payload = (*payload)[:c.IntN(len(*payload)+1)]
+		r.payload = r.payload[:c.IntN(len(r.payload)+1)]
 	}
 }
 
 // play sends messages until there is enough of it or the back-end has.
 func (c *chance) play(p *peer) {
-	for range 1 + c.IntN(40) {
-		r, payload, fds := c.message()
+	for range 1 + c.IntN(60) {
+		r := c.request()
 		flags := FlagVersion
-		if c.IntN(12) != 0 {
+		if c.IntN(40) != 0 {
 			flags |= FlagNeedReply
 		}
-		if c.IntN(60) == 0 {
+		if c.IntN(400) == 0 {
 			flags = uint32(c.IntN(32))
 		}
-		if err := p.send(r, flags, payload, fds...); err != nil {
+		if err := p.send(r.id, flags, r.payload, r.fds...); err != nil {
 			return
 		}
-		if c.IntN(200) == 0 { // half a message, and gone
+		if c.IntN(400) == 0 { // half a message, and gone
 			_ = p.conn.Send(make([]byte, 1+c.IntN(11)), nil)
 			return
 		}
@@ -190,14 +234,14 @@ func (c *chance) play(p *peer) {
 			if h.Flags != ReplyFlags || h.Size > MaxPayload {
 				c.t.Fatalf("reply with header %+v", h)
 			}
-			if _, err = p.read(int(h.Size)); err != nil || h.Request == r {
+			if _, err = p.read(int(h.Size)); err != nil || h.Request == r.id {
 				break
 			}
 			head, err = p.read(HeaderLen)
 		}
 		if err != nil {
 			if !ended(err) {
-				c.t.Fatalf("%s (flags %#x): %v", r, flags, err)
+				c.t.Fatalf("%s (flags %#x): %v", r.id, flags, err)
 			}
 			return
 		}
@@ -221,11 +265,15 @@ func TestV13_V14_RandomSessions(t *testing.T) {
 	p := newPort(t, tempSocket(t), nil)
 	p.dial().conn.Close()
 	c := &chance{Rand: rand.New(rand.NewPCG(seed, 14)), t: t, g: newGuest(t)}
+	told := map[string]int{}
 	for range n {
 		f := p.dial()
 		c.play(f)
 		_ = f.conn.Close()
-		p.dev.take()
+		for _, call := range p.dev.take() {
+			name, _, _ := strings.Cut(call, " ")
+			told[name]++
+		}
 	}
 	last := p.dial()
 	last.number(GetFeatures)
@@ -233,7 +281,10 @@ func TestV13_V14_RandomSessions(t *testing.T) {
 	p.close()
 	c.g.close()
 	stats := p.server.Stats()
-	t.Logf("%+v", stats)
+	t.Logf("%+v; device was told %v", stats, told)
+	if told["start"] < n/10 || told["replace"] < n/10 || told["memory"] < n {
+		t.Errorf("the sessions hardly reach the device: %v", told)
+	}
 	if stats.Sessions != uint64(n)+2 || stats.SecondFrontend != 0 {
 		t.Errorf("%+v, want %d sessions", stats, n+2)
 	}

@@ -206,6 +206,9 @@ const tellPatience = 100 * time.Millisecond
 // the event and can fill it at the very moment, which blocks the write; no
 // worker's watchdog looks after us here.
 func tell(e *sys.Event) {
+	if e == nil {
+		return
+	}
 	written, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -22,7 +22,8 @@ type stub struct {
 	enabled   []bool
 	mem       *sharedmem.Map
 	fail      map[string]error // by the first word of a call
-	panicking string           // the call that panics
+	panicking string           // the call that panics,
+	panicWith any              // with this
 	holds     map[string]*hold // calls that wait
 	mtu       uint16
 }
@@ -30,7 +31,8 @@ type stub struct {
 const stubFeatures = virtio.Version1 | virtio.IndirectDesc | virtio.EventIdx | virtio.NetMrgRxBuf | virtio.NetMQ | virtio.NetMTU
 
 func newStub() *stub {
-	return &stub{features: stubFeatures, rings: 4, queues: make([]*virtqueue.Queue, 4), enabled: make([]bool, 4), fail: map[string]error{}}
+	return &stub{features: stubFeatures, rings: 4, queues: make([]*virtqueue.Queue, 4), enabled: make([]bool, 4),
+		fail: map[string]error{}, panicWith: "the stub panics"}
 }
 
 var errStub = errors.New("the stub refuses")
@@ -44,7 +46,7 @@ func (d *stub) note(format string, args ...any) error {
 	defer d.mu.Unlock()
 	d.calls = append(d.calls, call)
 	if name == d.panicking {
-		panic("the stub panics in " + call)
+		panic(d.panicWith)
 	}
 	return d.fail[name]
 }

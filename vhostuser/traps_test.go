@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
+
 	"vhostnet/internal/sys"
 	"vhostnet/virtio"
 )
@@ -538,6 +540,28 @@ func TestPanicEndsTheSession(t *testing.T) {
 		t.Errorf("%d sessions closed, want 1", got)
 	}
 	b.calls("enable 0 true", "disconnected")
+}
+
+// wildFault is what a fault outside guest memory looks like.
+type wildFault struct{}
+
+func (wildFault) Error() string { return "fault" }
+func (wildFault) RuntimeError() {}
+func (wildFault) Addr() uintptr { return 0xdead0000 }
+
+// A fault outside guest memory is not forgiven.
+func TestWildFaultIsFatal(t *testing.T) {
+	d := newStub()
+	d.panicking = "enable"
+	d.panicWith = wildFault{}
+	s := newSession(&Server{dev: d, rings: d.rings, log: newLimitedLog(hclog.NewNullLogger())}, nil)
+	defer func() {
+		if r := recover(); r != (wildFault{}) {
+			t.Errorf("recovered %v, want the fault", r)
+		}
+	}()
+	_, err := s.do(&message{Header: Header{Request: SetVringEnable}, payload: state(0, 1)})
+	t.Errorf("a fault at a wild address became %v", err)
 }
 
 // What a ring lacks without NEED_REPLY is told by its err event, and the

@@ -32,29 +32,27 @@ func pieces(n, size int) [][]byte {
 }
 
 // BenchmarkPopPush is the device's share of a transfer, per chain: a batch is
-// popped and pushed back. The driver posts the same chains again outside the
-// clock's reach as far as that is possible: its share is measured by
-// BenchmarkDriver.
+// popped and pushed back. The avail ring is full of heads, so the driver's
+// share is one store per batch.
 func BenchmarkPopPush(b *testing.B) {
 	for _, bc := range benchChains {
 		b.Run(bc.name, func(b *testing.B) {
 			p := newPair(b, vqtest.Options{Features: virtio.IndirectDesc | virtio.EventIdx, Memory: 64 << 20})
 			fillRing(b, p, bc.req)
 			chains, used := make([]virtqueue.Chain, benchBatch), make([]virtqueue.Used, benchBatch)
-			p.Driver.SetAvailIdx(benchBatch)
 			b.ReportAllocs()
-			idx := uint16(0)
-			for done := 0; done < b.N; done += benchBatch {
-				idx += benchBatch
-				p.Driver.SetAvailIdx(idx) // the avail ring is full of heads already
+			b.ResetTimer()
+			for done := 0; done < b.N; {
+				p.Driver.SetAvailIdx(uint16(done) + benchBatch)
 				n, err := p.Queue.Pop(chains)
-				if n != benchBatch || err != nil {
+				if n == 0 || err != nil {
 					b.Fatal(n, err)
 				}
-				for i := range used {
+				for i := range n {
 					used[i] = virtqueue.Used{Head: chains[i].Head, Len: chains[i].Writable}
 				}
-				p.Queue.Push(used)
+				p.Queue.Push(used[:n])
+				done += n
 			}
 		})
 	}

@@ -1,7 +1,9 @@
 package virtqueue_test
 
 import (
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +19,8 @@ const (
 	fuzzSize     = 8
 	fuzzMaxChain = 12
 	fuzzPages    = 16
+	fuzzRegions  = 4
+	fuzzRegion   = fuzzPages / fuzzRegions * page
 	fuzzTable    = vqtest.PairGPA + 4*page
 	fuzzEntries  = 14 // of the indirect table
 )
@@ -48,7 +52,7 @@ func (in *fuzzInput) byte() byte {
 // decode makes a program of any bytes: four for the ring, then four for each
 // word that is not as in a good ring.
 func decode(in fuzzInput) fuzzProgram {
-	p := fuzzProgram{idx: uint16(in.byte() % 12), start: uint16(int8(in.byte()))}
+	p := fuzzProgram{idx: uint16(in.byte() % (fuzzSize + 2)), start: uint16(int8(in.byte()))}
 	if in.byte()&1 == 0 {
 		p.features = virtio.IndirectDesc
 	}
@@ -82,7 +86,10 @@ func decode(in fuzzInput) fuzzProgram {
 		case 6:
 			p.heads[where%fuzzSize] = uint16(value)
 		case 7:
-			p.idx = uint16(value) | uint16(fine)<<8
+			p.idx = uint16(value) % fuzzSize
+			if fine > 250 {
+				p.idx = uint16(value) << 8
+			}
 		}
 	}
 	return p
@@ -99,7 +106,7 @@ func fuzzAddress(value, fine byte) uint64 {
 	case 2:
 		return near
 	case 3:
-		return base + fuzzPages/4*page*uint64(value>>6) + near
+		return base + fuzzRegion*uint64(value>>6) + near
 	case 4:
 		return fuzzTable + near
 	default:
@@ -180,7 +187,7 @@ func (p *fuzzProgram) modelChain(head uint16, read func(gpa, n uint64) (string, 
 		return bad
 	}
 	c := fuzzChain{head: head}
-	writing := false
+	writing, pieces := false, uint64(0)
 	var text strings.Builder
 	for _, d := range list {
 		write := d.flags&flagWrite != 0
@@ -193,6 +200,11 @@ func (p *fuzzProgram) modelChain(head uint16, read func(gpa, n uint64) (string, 
 		}
 		s, ok := read(d.addr, uint64(d.len))
 		if !ok {
+			return bad
+		}
+		first := (d.addr - vqtest.PairGPA) / fuzzRegion
+		last := (d.addr + uint64(d.len) - 1 - vqtest.PairGPA) / fuzzRegion
+		if pieces += last - first + 1; pieces > fuzzMaxChain+fuzzRegions {
 			return bad
 		}
 		if write {
@@ -213,73 +225,128 @@ func (p *fuzzProgram) skip() bool {
 	})
 }
 
-// FuzzSplitChains compares what comes out of a ring with the model.
-func FuzzSplitChains(f *testing.F) {
-	p, err := vqtest.NewPair(vqtest.Options{
-		Size: fuzzSize, MaxChain: fuzzMaxChain, Memory: fuzzPages * page, Regions: 4, Features: virtio.IndirectDesc,
-	})
+// fuzzRing is a ring that runs program after program.
+type fuzzRing struct {
+	pair    *vqtest.Pair
+	chains  []virtqueue.Chain
+	pattern []byte
+}
+
+func newFuzzRing(tb testing.TB) *fuzzRing {
+	r := &fuzzRing{
+		pair: newPair(tb, vqtest.Options{
+			Size: fuzzSize, MaxChain: fuzzMaxChain, Memory: fuzzPages * page, Regions: fuzzRegions, Features: virtio.IndirectDesc,
+		}),
+		chains:  make([]virtqueue.Chain, fuzzSize),
+		pattern: make([]byte, (fuzzPages-1)*page), // all but the ring's page
+	}
+	for i := range r.pattern {
+		r.pattern[i] = byte(i*31 + (i>>8)*7)
+	}
+	return r
+}
+
+// read copies guest memory, if all of it is there.
+func (r *fuzzRing) read(gpa, n uint64) (string, bool) {
+	off := gpa - vqtest.PairGPA
+	if gpa < vqtest.PairGPA || off >= fuzzPages*page || n > fuzzPages*page-off {
+		return "", false
+	}
+	b := make([]byte, n)
+	r.pair.Driver.At(gpa, n).CopyTo(b, 0)
+	return string(b), true
+}
+
+// run compares what comes out of the ring that input makes with the model, and
+// answers why the ring broke, if it did.
+func (r *fuzzRing) run(t *testing.T, input []byte) error {
+	defer func() {
+		if t.Failed() {
+			t.Logf("program %x", input)
+		}
+	}()
+	program := decode(input)
+	if program.skip() {
+		return nil
+	}
+	r.pair.Driver.At(vqtest.PairGPA+page, uint64(len(r.pattern))).CopyFrom(r.pattern, 0)
+	program.load(r.pair.Driver)
+	config, err := r.pair.Config()
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
-	f.Cleanup(p.Close)
-	pattern := make([]byte, (fuzzPages-1)*page)
-	for i := range pattern {
-		pattern[i] = byte(i*31 + i>>8*7)
+	config.Features, config.Err = program.features, nil
+	q, err := virtqueue.New(config, r.pair.Mem)
+	if err != nil {
+		t.Fatal(err)
 	}
-	read := func(gpa, n uint64) (string, bool) {
-		off := gpa - vqtest.PairGPA
-		if gpa < vqtest.PairGPA || off >= fuzzPages*page || n > fuzzPages*page-off {
-			return "", false
+	defer q.Close()
+	compare(t, q, r.chains, func() []fuzzChain { return program.model(r.read) })
+	return q.Broken()
+}
+
+// FuzzSplitChains: no ring, whatever its bytes, does anything but what the
+// model says.
+func FuzzSplitChains(f *testing.F) {
+	r := newFuzzRing(f)
+	f.Fuzz(func(t *testing.T, input []byte) { _ = r.run(t, input) })
+}
+
+// TestRandomRings runs the same comparison over random programs, and wants
+// them to reach every reason for which a chain can break a ring.
+func TestRandomRings(t *testing.T) {
+	const seed = 20261121
+	random := rand.New(rand.NewPCG(seed, 0))
+	r := newFuzzRing(t)
+	reached := map[virtqueue.Reason]int{}
+	for range 100_000 {
+		input := make([]byte, 4+4*random.IntN(16))
+		for j := range input {
+			input[j] = byte(random.Uint32())
 		}
-		b := make([]byte, n)
-		p.Driver.At(gpa, n).CopyTo(b, 0)
-		return string(b), true
+		err := r.run(t, input)
+		var broken *virtqueue.BrokenError
+		if errors.As(err, &broken) {
+			reached[broken.Reason]++
+		}
 	}
-	chains := make([]virtqueue.Chain, fuzzSize)
-	f.Fuzz(func(t *testing.T, input []byte) {
-		program := decode(input)
-		if program.skip() {
-			return
+	for _, want := range []virtqueue.Reason{
+		virtqueue.ReasonAvailIndex, virtqueue.ReasonHead, virtqueue.ReasonNext, virtqueue.ReasonLoop, virtqueue.ReasonTooLong,
+		virtqueue.ReasonDirection, virtqueue.ReasonUnnegotiated, virtqueue.ReasonIndirectNext, virtqueue.ReasonNested,
+		virtqueue.ReasonTable, virtqueue.ReasonUnmapped,
+	} {
+		if reached[want] == 0 {
+			t.Errorf("no program reached reason %d", want)
 		}
-		p.Driver.At(vqtest.PairGPA+page, uint64(len(pattern))).CopyFrom(pattern, 0)
-		program.load(p.Driver)
-		config, err := p.Config()
-		if err != nil {
-			t.Fatal(err)
-		}
-		config.Features, config.Err = program.features, nil
-		q, err := virtqueue.New(config, p.Mem)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer q.Close()
-		compare(t, q, chains, program.model(read))
-	})
+	}
+	t.Logf("reasons reached: %v", reached)
 }
 
 // compare pops until the ring is empty or broken and wants what the model says.
-func compare(t *testing.T, q *virtqueue.Queue, chains []virtqueue.Chain, want []fuzzChain) {
+// The model is asked anew after each Push, because a chain may read the ring.
+func compare(t *testing.T, q *virtqueue.Queue, chains []virtqueue.Chain, model func() []fuzzChain) {
 	t.Helper()
-	for len(want) > 0 {
+	for served := 0; ; {
+		want := model()[served:]
 		n, err := q.Pop(chains)
-		if err != nil || n == 0 {
-			if !want[0].broken || err == nil {
-				t.Fatalf("Pop = %d, %v, want %d more chains: %s", n, err, len(want), want[0])
-			}
+		if n == 0 && len(want) == 0 && err == nil {
 			return
 		}
+		if n == 0 && len(want) > 0 && want[0].broken && err != nil {
+			return
+		}
+		if n == 0 || n > len(want) {
+			t.Fatalf("Pop = %d, %v, want %d more chains: %s", n, err, len(want), want)
+		}
 		for i := range n {
-			c, w := &chains[i], want[0]
+			c, w := &chains[i], want[i]
 			got := fuzzChain{c.Head, contents(c.ReadableBlocks()), blocksLen(c.WritableBlocks()), false}
 			if got != w || uint64(c.Readable) != uint64(len(w.readable)) || uint64(c.Writable) != w.writable {
 				t.Fatalf("got  %s\nwant %s", got, w)
 			}
-			want = want[1:]
 		}
 		pushAll(q, chains[:n])
-	}
-	if n, err := q.Pop(chains); n != 0 || err != nil {
-		t.Fatalf("Pop = %d, %v, want an empty ring", n, err)
+		served += n
 	}
 }
 

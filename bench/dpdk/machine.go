@@ -28,7 +28,8 @@ type machine struct {
 }
 
 // inspectMachine looks for everything a run needs and, when something is
-// missing, names all of it with what to do. It changes nothing.
+// missing, names all of it with what to do. It changes nothing but for the files
+// of dead runs, see removeStale.
 func inspectMachine(o options) (machine, error) {
 	var m machine
 	var missing []error
@@ -66,6 +67,7 @@ func inspectMachine(o options) (machine, error) {
 	if m.hugeDir != "" && syscall.Access(m.hugeDir, 2) != nil {
 		need(fmt.Errorf("%s is not writable for this user: run as root", m.hugeDir))
 	}
+	removeStale(m.hugeDir)
 	free, err := os.ReadFile(freePagesFile)
 	need(err)
 	need(checkFreePages(string(free), testpmds))
@@ -117,6 +119,9 @@ const namePrefix = "vhostnet-bench-"
 // removeStale removes the huge page files of runs that were killed before they
 // could: their memory would stay taken.
 func removeStale(hugeDir string) {
+	if hugeDir == "" {
+		return
+	}
 	names, err := filepath.Glob(filepath.Join(hugeDir, namePrefix+"*"))
 	if err != nil {
 		return // only a malformed pattern fails

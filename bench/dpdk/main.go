@@ -47,7 +47,6 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	removeStale(machine.hugeDir)
 	b := &bench{options: o, machine: machine, progress: progress}
 	if o.check {
 		return b.checkAll(ctx, out)

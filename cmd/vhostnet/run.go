@@ -39,7 +39,8 @@ A port is NAME=PATH and, behind commas, options:
                  host and the name; give the VM the same, see the log)
   mode=MODE      adaptive (default: poll while busy, sleep when idle), poll
                  (never sleep), interrupt (sleep at once)
-  mtu=BYTES      longest packet without segmentation (default 1500)
+  mtu=BYTES      longest packet without segmentation that is delivered
+                 (default: what the front-end says, QEMU's host_mtu)
   pairs=N        queue pairs offered (default 8)
   mask=A+B       features not to offer, such as mrg_rxbuf+guest_tso4
   frontend=NAME  masks that a front-end needs: qemu, cloud-hypervisor, crosvm,

@@ -93,8 +93,8 @@ func (d *demo) boot(ctx context.Context, console bool) (lab *integration.Lab, er
 		lab, err = integration.StartLab(ctx, integration.LabConfig{
 			Dir: d.dir, Binary: binary, Image: image,
 			Guests: []integration.GuestConfig{
-				{Name: "a", QEMU: machine.QEMU, Shell: console},
-				{Name: "b", QEMU: machine.QEMU},
+				{Name: "a", QEMU: machine.QEMU, OwnQueue: true, Shell: console},
+				{Name: "b", QEMU: machine.QEMU, OwnQueue: true},
 			},
 		})
 		return err
@@ -217,7 +217,7 @@ func rawTerminal() (restore func() error, err error) {
 const attach = `
 Your own virtual machines: one socket for each,
 
-    bin/vhostnet run --port one=/tmp/one.sock --port two=/tmp/two.sock
+    bin/vhostnet run --port one=/tmp/one.sock,mac=52:54:00:00:00:01 --port two=/tmp/two.sock
 
 and, on each QEMU's command line (memory must be shared with vhostnet):
 
@@ -226,6 +226,7 @@ and, on each QEMU's command line (memory must be shared with vhostnet):
     -netdev vhost-user,id=n0,chardev=c0 -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01
 
 QEMU 9.2 and later also take reconnect-ms=100 in place of reconnect=1. QEMU before 10
-without KVM needs vectors=0 at the end of -device: it crashes otherwise. Give each VM
-another mac. "bin/vhostnet run --help" tells the rest.
+without KVM needs vectors=0 at the end of -device: it crashes otherwise. Give each VM a
+mac of its own; a port that is told it gives its VM a queue of its own. "bin/vhostnet run
+--help" tells the rest.
 `

@@ -58,26 +58,14 @@ func (c *Conn) control(f func(fd int) error) error {
 	return inner
 }
 
-// checkSocket tells whether a descriptor is a unix stream socket that listens,
-// or one that does not.
+// checkSocket accepts a unix stream socket that listens, or one that does not.
 func checkSocket(n int, listens bool) error {
-	domain, err := unix.GetsockoptInt(n, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	if err != nil {
-		return err
-	}
-	kind, err := unix.GetsockoptInt(n, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil {
-		return err
-	}
-	accepts, err := unix.GetsockoptInt(n, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-	switch {
+	switch accepts, err := IsListening(n); {
 	case err != nil:
 		return err
-	case domain != unix.AF_UNIX || kind != unix.SOCK_STREAM:
-		return fmt.Errorf("a unix stream socket is needed, got one of domain %d and type %d", domain, kind)
-	case listens && accepts == 0:
+	case listens && !accepts:
 		return errors.New("a socket that listens is needed, got one that does not")
-	case !listens && accepts != 0:
+	case !listens && accepts:
 		return errors.New("a connected socket is needed, got one that listens")
 	}
 	return nil

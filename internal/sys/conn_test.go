@@ -253,6 +253,9 @@ func TestConnFromRefusesOtherSockets(t *testing.T) {
 	} {
 		before := openFDs()
 		n := must[int](t)(f())
+		if yes, err := IsListening(n); err == nil {
+			t.Errorf("%s: is a stream socket, listening %v", name, yes)
+		}
 		if c, err := ConnFrom(OwnFD(n)); err == nil {
 			t.Errorf("%s: accepted as a Conn", name)
 			_ = c.Close()
@@ -281,6 +284,9 @@ func TestListenerFrom(t *testing.T) {
 	// Credentials would take the room of descriptors (systemd: PassCredentials=).
 	if err := unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 		t.Fatal(err)
+	}
+	if yes, err := IsListening(s); err != nil || !yes {
+		t.Errorf("a listener: %v, %v", yes, err)
 	}
 	if c, err := ConnFrom(OwnFD(must[int](t)(unix.Dup(s)))); err == nil {
 		t.Error("a listener is accepted as a Conn")

@@ -103,7 +103,7 @@ func StatMemory(fd *FD) (MemoryFile, error) {
 	if err != nil {
 		return MemoryFile{}, fmt.Errorf("sys: ask how a memory file is open: %w", err)
 	}
-	if flags&unix.O_ACCMODE != unix.O_RDWR || flags&unix.O_PATH != 0 {
+	if flags&unix.O_ACCMODE != unix.O_RDWR { // nor is O_PATH, which reads as O_RDONLY
 		return MemoryFile{}, errors.New("sys: the memory file is not open for reading and writing; " +
 			"the device writes to guest memory, so give the VM's memory share=on and no read-only backing")
 	}

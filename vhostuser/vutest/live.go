@@ -149,11 +149,16 @@ func (f *FrontEnd) RemoveMemory(ctx context.Context, r Region) error {
 	return f.tellMemory(ctx)
 }
 
+// tellMemory returns when the back-end has the new memory, acknowledged or not:
+// a guest takes long to notice what was plugged in, but this one does not.
 func (f *FrontEnd) tellMemory(ctx context.Context) error {
 	if !f.running {
 		return nil // the next start does
 	}
-	return f.kind.memory(f, ctx)
+	if err := f.kind.memory(f, ctx); err != nil {
+		return err
+	}
+	return f.Barrier(ctx)
 }
 
 func (f *FrontEnd) addMemReg(ctx context.Context, r Region) error {

@@ -63,7 +63,12 @@ var libkrun = kind{
 	connect:  (*FrontEnd).krunConnect,
 	start:    (*FrontEnd).krunStart,
 	stop: func(f *FrontEnd, ctx context.Context) error {
-		return f.enableFirst(ctx, 0, len(f.rings)/2)
+		if err := f.enableFirst(ctx, 0, len(f.rings)/2); err != nil {
+			return err
+		}
+		// libkrun does not wait, so that its guests can see a late write. A
+		// test has to know when there are none.
+		return f.Barrier(ctx)
 	},
 	usePairs: func(*FrontEnd, context.Context, int) error { return nil },
 	memory:   (*FrontEnd).setMemTable,

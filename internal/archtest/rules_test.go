@@ -1,0 +1,91 @@
+package archtest
+
+import "strings"
+
+const module = "vhostnet"
+
+// rule is what one package may import besides the standard library. Imports
+// must be of a lower level, so siblings never import each other.
+type rule struct {
+	level    int
+	imports  []string // of this module, without its name
+	external []string // of other modules; with a trailing slash: all below it
+	syscall  bool     // the standard library's package syscall
+}
+
+// rules is the architecture: a package that is not here fails the test. Test
+// files may import what their package may, the package itself and the helper
+// packages.
+var rules = map[string]rule{
+	"virtio":       {level: 0},
+	"metrics":      {level: 0},
+	"internal/sys": {level: 0, external: list("golang.org/x/sys/unix"), syscall: true},
+
+	"sharedmem": {level: 1, imports: list("internal/sys metrics virtio")},
+
+	"virtqueue": {level: 2, imports: list("internal/sys metrics sharedmem virtio")},
+
+	"nbl": {
+		level: 3, imports: list("metrics sharedmem virtio virtqueue"),
+		external: list("gvisor.dev/gvisor/pkg/tcpip/checksum"),
+	},
+	"vhostuser": {
+		level: 3, imports: list("internal/sys metrics sharedmem virtio virtqueue"),
+		external: list(hclog), syscall: true, // error numbers, modes of socket files
+	},
+	"worker": {level: 3, imports: list("internal/sys metrics sharedmem virtio")}, // knows no ring and no packet
+
+	"queues":  {level: 4, imports: list("internal/sys metrics nbl sharedmem virtio virtqueue worker")},
+	"vswitch": {level: 4, imports: list("metrics nbl sharedmem virtio worker")}, // knows no ring
+
+	"netdev": {
+		level:    5,
+		imports:  list("internal/sys metrics nbl queues sharedmem vhostuser virtio virtqueue vswitch worker"),
+		external: list(hclog),
+	},
+
+	"cmd/vhostnet": {
+		level:    7, // the only place that knows all names
+		imports:  list("internal/sys metrics nbl netdev queues sharedmem vhostuser virtio virtqueue vswitch worker"),
+		external: list(hclog + " github.com/spf13/"), syscall: true, // names of signals
+	},
+
+	"internal/archtest": {level: 0},
+
+	// The other ends of the ring and of the socket, for tests.
+	"virtqueue/vqtest": {level: 3, imports: list("internal/sys sharedmem virtio virtqueue")},
+	"vhostuser/vutest": {
+		level:   4,
+		imports: list("internal/sys sharedmem vhostuser virtio virtqueue virtqueue/vqtest"),
+		syscall: true, // plays a hostile owner of descriptors
+	},
+
+	// Programs that start ours, and what runs inside the guests.
+	"bench/dpdk":         {level: 8, syscall: true},
+	"integration/agent":  {level: 8, syscall: true},
+	"integration/stream": {level: 8},
+	"integration":        {level: 9, imports: list("integration/agent integration/stream"), syscall: true},
+	"integration/guest":  {level: 9, imports: list("integration/agent integration/stream"), syscall: true},
+	"integration/demo":   {level: 10, imports: list("integration"), syscall: true},
+}
+
+const hclog = "github.com/hashicorp/go-hclog"
+
+// helpers may be imported by any test, and by other helpers as rules says.
+var helpers = list("virtqueue/vqtest vhostuser/vutest")
+
+// testExternal may be imported by any test.
+var testExternal = list("github.com/google/go-cmp/")
+
+// unsafeDirs are the packages that may have unsafe, in files *_unsafe.go.
+var unsafeDirs = list("internal/sys sharedmem")
+
+func list(names string) []string { return strings.Fields(names) }
+
+// linkable is what may be linked into the packages of the frame's way, all
+// that they reach taken together, besides the standard library and ours.
+var linkable = list("golang.org/x/sys/unix gvisor.dev/gvisor/pkg/tcpip/checksum")
+
+// unlinkable is what of the standard library must not be: it logs, starts
+// programs or serves.
+var unlinkable = list("log log/slog net/http os/exec")
