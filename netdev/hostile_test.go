@@ -116,8 +116,10 @@ func TestBrokenRingIsHealedByStart(t *testing.T) {
 	d.SetAvailIdx(d.AvailIdx() + 0x4000) // far more than the ring has entries
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := a.SetKick(ctx, 1); err != nil { // the device looks at the ring
-		t.Fatal(err)
+	for _, on := range []bool{false, true} { // enabled, the device looks at the ring
+		if err := a.Enable(ctx, 1, on); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r.waitFor("the broken ring", func() bool { return r.devices["a"].Snapshot().Rings[1].Broken })
 	neighbours(t, b, c)
