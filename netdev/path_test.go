@@ -80,8 +80,10 @@ func (p *path) post(tb testing.TB, size, buffer int) {
 			tb.Fatal(err)
 		}
 	}
-	p.from.Driver.Publish()
-	p.to.Driver.Publish()
+	for _, pair := range []*vqtest.Pair{p.from, p.to} {
+		pair.Driver.NoCalls() // the drivers poll
+		pair.Driver.Publish()
+	}
 }
 
 // carry lets the device carry the frames that are posted, and posts the same
