@@ -76,6 +76,7 @@ func (s *session) remap(table []region) error {
 			_ = s.replace(r)
 		case parked:
 			r.retry = true
+		case stopped:
 		}
 	}
 	old.Unref()

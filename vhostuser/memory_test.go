@@ -96,7 +96,7 @@ func TestIdentify(t *testing.T) {
 		}
 		return id
 	}
-	if id(g.fd(t)) != id(g.fd(t)) {
+	if a, b := id(g.fd(t)), id(g.fd(t)); a != b {
 		t.Error("two descriptors of one file differ")
 	}
 	if id(g.fd(t)) == id(other.fd(t)) {

@@ -2,7 +2,6 @@ package vhostuser
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -181,6 +180,49 @@ func TestNewcomerWaitsForTheTeardown(t *testing.T) {
 	}
 }
 
+// V79: without descriptors nobody is accepted, and the port is none the worse
+// when there are some again.
+func TestV79_NoDescriptorsToAccept(t *testing.T) {
+	p := newPort(t, tempSocket(t), nil)
+	p.dial().conn.Close()
+	last := p.dial()
+	last.number(GetFeatures)
+	_ = last.conn.Close()
+
+	u, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	limit := old
+	limit.Cur = 0 // no number is low enough
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	err = syscall.Connect(u, &syscall.SockaddrUnix{Name: p.path})
+	for range 2000 {
+		if strings.Contains(p.log.String(), "could not be accepted") {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if e := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old); e != nil {
+		t.Fatal(e)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(p.log.String(), "could not be accepted") {
+		t.Error("the log does not say why nobody is accepted")
+	}
+	f := newPeer(t, sys.OwnFD(u))
+	f.number(GetFeatures)
+	_ = f.conn.Close()
+}
+
 func TestServeEndsWithALiveSession(t *testing.T) {
 	path := tempSocket(t)
 	before := measure(t)
@@ -232,148 +274,6 @@ func TestCloseWithoutServe(t *testing.T) {
 	atRest(t, before)
 }
 
-// Trap 7.26: a socket left by a crash is replaced, a live one is not.
-func TestTrap7_26_StaleAndLiveSockets(t *testing.T) {
-	path := tempSocket(t)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.SetUnlinkOnClose(false)
-	_, err = NewServer(newStub(), Options{Path: path, Budget: newBudget(t)})
-	if err == nil || !strings.Contains(err.Error(), "in use") || !strings.Contains(err.Error(), path) {
-		t.Fatalf("a live socket: error %v", err)
-	}
-	_ = l.Close()
-	if _, err := os.Lstat(path); err != nil {
-		t.Fatalf("no stale socket to test with: %v", err)
-	}
-	p := newPort(t, path, nil)
-	p.dial().number(GetFeatures)
-
-	// Our own end leaves a socket alone that has taken our place.
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	other := newPort(t, path, nil)
-	p.close()
-	other.dial().number(GetFeatures)
-}
-
-func TestPathsRefused(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	datagram := filepath.Join(dir, "datagram")
-	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: datagram, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	before := measure(t)
-	tests := []struct{ path, part string }{
-		{file, "not a socket"},
-		{dir, "not a socket"},
-		{datagram, "listens"},
-		{filepath.Join(dir, "missing", "port.sock"), "directory"},
-		{filepath.Join(dir, strings.Repeat("x", 120)), "at most 107"},
-	}
-	for _, test := range tests {
-		_, err := NewServer(newStub(), Options{Path: test.path, Budget: newBudget(t)})
-		if err == nil || !strings.Contains(err.Error(), test.part) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s: error %v, want one line with %q", test.path, err, test.part)
-		}
-	}
-	if b, err := os.ReadFile(file); err != nil || string(b) != "precious" {
-		t.Errorf("the file is now %q, %v", b, err)
-	}
-	atRest(t, before)
-}
-
-func TestSocketModeAndGroup(t *testing.T) {
-	old := syscall.Umask(0o077)
-	defer syscall.Umask(old)
-	for _, test := range []struct {
-		mode, want os.FileMode
-	}{{0, 0o660}, {0o600, 0o600}, {0o666, 0o666}} {
-		path := tempSocket(t)
-		p := newPort(t, path, func(o *Options) {
-			o.Mode = test.mode
-			o.Group = fmt.Sprint(os.Getgid())
-		})
-		info, err := os.Lstat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := info.Mode().Perm(); got != test.want {
-			t.Errorf("mode %#o gives a socket of mode %#o, want %#o", test.mode, got, test.want)
-		}
-		p.close()
-	}
-	if os.Getuid() == 0 {
-		path := tempSocket(t)
-		newPort(t, path, func(o *Options) { o.Group = "12345" })
-		info, err := os.Lstat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := info.Sys().(*syscall.Stat_t).Gid; got != 12345 {
-			t.Errorf("socket belongs to group %d", got)
-		}
-	}
-	_, err := NewServer(newStub(), Options{Path: tempSocket(t), Group: "no such group", Budget: newBudget(t)})
-	if err == nil || !strings.Contains(err.Error(), "no such group") {
-		t.Errorf("unknown group: error %v", err)
-	}
-}
-
-// The socket is never open to others, not even between bind and chmod.
-func TestSocketIsBornClosed(t *testing.T) {
-	old := syscall.Umask(0)
-	defer syscall.Umask(old)
-	path := tempSocket(t)
-	config := net.ListenConfig{Control: ownerOnly}
-	l, err := config.Listen(context.Background(), "unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	info, err := os.Lstat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := info.Mode().Perm(); got != 0o600 {
-		t.Errorf("socket is born with mode %#o, want 0600", got)
-	}
-}
-
-func TestInheritedListener(t *testing.T) {
-	path := tempSocket(t)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.SetUnlinkOnClose(false)
-	f, err := l.File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := syscall.Dup(int(f.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = f.Close()
-	_ = l.Close()
-	p := newPort(t, path, func(o *Options) { o.Path, o.Listener = "", sys.OwnFD(n) })
-	p.dial().number(GetFeatures)
-	p.close()
-	if _, err := os.Lstat(path); err != nil {
-		t.Errorf("a socket that somebody else bound was removed: %v", err)
-	}
-}
-
 // With a connected socket Serve ends when the front-end leaves.
 func TestConnectedSocketEndsServe(t *testing.T) {
 	b := newBench(t, newStub(), nil)
@@ -393,7 +293,7 @@ func TestOptionsRefused(t *testing.T) {
 		change func(*stub, *Options)
 	}{
 		{"0 ways", func(_ *stub, o *Options) { o.Path = "" }},
-		{"2 ways", func(_ *stub, o *Options) { o.Conn, _ = pairFD(t) }},
+		{"2 ways", func(_ *stub, o *Options) { o.Conn = lonelySocket(t) }},
 		{"0 rings", func(d *stub, _ *Options) { d.rings = 0 }},
 		{"257 rings", func(d *stub, _ *Options) { d.rings = 257 }},
 		{"budget", func(_ *stub, o *Options) { o.Budget = nil }},
@@ -416,12 +316,12 @@ func TestOptionsRefused(t *testing.T) {
 	atRest(t, before)
 }
 
-// pairFD is one end of a connection whose other end is closed.
-func pairFD(t testing.TB) (fd, none *sys.FD) {
+// lonelySocket is one end of a connection whose other end is closed.
+func lonelySocket(t testing.TB) *sys.FD {
 	t.Helper()
 	a, b := socketPair(t)
 	_ = b.Close()
-	return a, nil
+	return a
 }
 
 func TestStatsCount(t *testing.T) {
@@ -434,24 +334,5 @@ func TestStatsCount(t *testing.T) {
 	b.wait()
 	if got, want := b.server.Stats(), (Stats{Sessions: 1, Messages: 4, Refused: 2, Closed: 1}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
-	}
-}
-
-func TestLogLimit(t *testing.T) {
-	out := &lines{}
-	l := newLimitedLog(hclog.New(&hclog.LoggerOptions{Output: out, Level: hclog.Info, DisableTime: true}))
-	now := time.Unix(1000, 0)
-	l.now = func() time.Time { return now }
-	for i := range 25 {
-		l.write(hclog.Warn, "line", "n", i)
-		l.write(hclog.Debug, "not asked for")
-	}
-	if got := strings.Count(out.String(), "\n"); got != linesPerSecond {
-		t.Fatalf("%d lines in the first second, want %d", got, linesPerSecond)
-	}
-	now = now.Add(time.Second)
-	l.write(hclog.Warn, "later")
-	if got := out.String(); !strings.Contains(got, "lines_suppressed=15") {
-		t.Fatalf("the next line does not say what is missing:\n%s", got)
 	}
 }

@@ -147,8 +147,7 @@ func clearStale(path string) error {
 // cause is the system's own words without the operation and path that the
 // caller's sentence already has.
 func cause(err error) error {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
 	}
 	return err

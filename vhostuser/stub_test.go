@@ -31,8 +31,10 @@ type stub struct {
 const stubFeatures = virtio.Version1 | virtio.IndirectDesc | virtio.EventIdx | virtio.NetMrgRxBuf | virtio.NetMQ | virtio.NetMTU
 
 func newStub() *stub {
-	return &stub{features: stubFeatures, rings: 4, queues: make([]*virtqueue.Queue, 4), enabled: make([]bool, 4),
-		fail: map[string]error{}, panicWith: "the stub panics"}
+	return &stub{
+		features: stubFeatures, rings: 4, queues: make([]*virtqueue.Queue, 4), enabled: make([]bool, 4),
+		fail: map[string]error{}, panicWith: "the stub panics",
+	}
 }
 
 var errStub = errors.New("the stub refuses")

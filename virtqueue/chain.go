@@ -85,9 +85,9 @@ func (q *Queue) walk(c *Chain, head uint16, d descriptor, used int) (int, error)
 	n := len(w.blocks)
 	switch {
 	case n <= inlineBlocks:
-		for i, b := range w.blocks { // cheaper than a copy of so few pointers
-			c.inline[i] = b
-		}
+		// An array is cheaper to copy than a slice of a few pointers. What it
+		// has more is of this Map too, and not looked at.
+		c.inline = [inlineBlocks]sharedmem.Block(w.blocks[:inlineBlocks])
 	case used > 0 && used+n > q.reserve:
 		return used, errNoRoom
 	default:

@@ -238,7 +238,6 @@ func TestV46_ErrorAtEveryPosition(t *testing.T) {
 // next become several Blocks with the right bytes; more of them than a chain
 // can have break the ring.
 func TestV23_NeighbouringRegions(t *testing.T) {
-	const page = 4096
 	p := newPair(t, vqtest.Options{Size: 8, Memory: 64 * page, Regions: 4, Features: virtio.IndirectDesc})
 	boundary := uint64(vqtest.PairGPA + 32*page)
 	p.Driver.At(boundary-3, 6).CopyFrom([]byte("abcdef"), 0)
@@ -266,19 +265,23 @@ func TestV23_NeighbouringRegions(t *testing.T) {
 	wantBroken(t, p, virtqueue.ReasonTableAddress)
 }
 
-// TestTooManyPieces: descriptors that each cross a boundary need more Blocks
-// than there is memory for.
+// TestTooManyPieces: descriptors that cross a boundary need more Blocks than
+// there is memory for, whether the last one crosses it too or not.
 func TestTooManyPieces(t *testing.T) {
-	const page = 4096
-	p := newPair(t, vqtest.Options{Size: 8, MaxChain: 8, Memory: 64 * page, Regions: 2})
-	list := line(8)
-	for i := range list {
-		list[i].addr, list[i].len = vqtest.PairGPA+32*page-1, 2
-	}
-	offer(p, list, nil)
-	wantBroken(t, p, virtqueue.ReasonTooLong)
-	if text := p.Queue.Broken().Error(); !strings.Contains(text, "8 descriptors or 10 pieces") {
-		t.Errorf("message %q", text)
+	for _, crossing := range []int{8, 5} {
+		p := newPair(t, vqtest.Options{Size: 8, MaxChain: 8, Memory: 64 * page, Regions: 2})
+		list := line(8)
+		for i := range list {
+			list[i].addr, list[i].len = vqtest.PairGPA+32*page-1, 2
+			if i >= crossing {
+				list[i].len = 1
+			}
+		}
+		offer(p, list, nil)
+		wantBroken(t, p, virtqueue.ReasonTooLong)
+		if text := p.Queue.Broken().Error(); !strings.Contains(text, "8 descriptors or 10 pieces") {
+			t.Errorf("message %q", text)
+		}
 	}
 }
 

@@ -127,7 +127,7 @@ func (c *Config) maxChain() int {
 // one more wherever a buffer crosses from one region into the next, which a
 // guest that uses each byte once does at most once per region.
 func (c *Config) maxBlocks(mem *sharedmem.Map) int {
-	return c.maxChain() + len(mem.Regions())
+	return max(c.maxChain()+len(mem.Regions()), inlineBlocks)
 }
 
 // New makes the Queue of a ring that a driver has set up. It takes a reference

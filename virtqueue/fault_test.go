@@ -42,14 +42,14 @@ func truncate(t *testing.T, fd *sys.FD, size uint64) {
 }
 
 // wantFault runs f under Guard and wants it to touch memory that is gone.
-func wantFault(t *testing.T, what string, f func()) error {
+func wantFault(t *testing.T, what string, f func()) (fault sharedmem.FaultError) {
 	t.Helper()
 	err := sharedmem.Guard(func() error { f(); return nil })
-	var fault *sharedmem.FaultError
-	if !errors.As(err, &fault) {
+	got, ok := errors.AsType[*sharedmem.FaultError](err)
+	if !ok {
 		t.Fatalf("%s: %v, want a fault", what, err)
 	}
-	return err
+	return *got
 }
 
 // TestV32_FaultInPop: memory disappears under the second of three chains.
@@ -149,7 +149,7 @@ func TestV32_FaultInPush(t *testing.T) {
 	chains := popAll(t, r.queue, 1024)
 	pushAll(r.queue, chains[:150])
 	truncate(t, r.fd, 62*page)
-	err := wantFault(t, "Push", func() { pushAll(r.queue, chains[150:]) })
+	fault := wantFault(t, "Push", func() { pushAll(r.queue, chains[150:]) })
 	if idx := r.used.Load16(2); idx != 150 {
 		t.Fatalf("used.idx = %d after the fault, want 150", idx)
 	}
@@ -163,8 +163,8 @@ func TestV32_FaultInPush(t *testing.T) {
 			t.Fatalf("used entry %d is chain %d", i, id)
 		}
 	}
-	r.queue.Break(err)
-	if !errors.Is(r.queue.Broken(), err) {
+	r.queue.Break(&fault)
+	if !errors.Is(r.queue.Broken(), &fault) {
 		t.Errorf("Broken = %v", r.queue.Broken())
 	}
 	if s := r.queue.Suspend(); s.Base() != 300 {
@@ -201,8 +201,8 @@ func TestV32_EveryEntryPoint(t *testing.T) {
 	fault := wantFault(t, "Arm", func() { r.queue.Arm() })
 	// Outside of Guard from here on: a fault would end the test binary.
 	r.queue.Unpop(1)
-	r.queue.Break(fault)
-	if _, err := r.queue.Pop(chains); !errors.Is(err, fault) {
+	r.queue.Break(&fault)
+	if _, err := r.queue.Pop(chains); !errors.Is(err, &fault) {
 		t.Errorf("Pop = %v", err)
 	}
 	if pushAll(r.queue, chains[:1]) || r.queue.Arm() {

@@ -21,11 +21,7 @@ func TestV42_Mutator(t *testing.T) {
 	p := newPair(t, vqtest.Options{Size: size, MaxChain: 16, Memory: 64 * page, Regions: 4, Features: virtio.IndirectDesc})
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Add(1)
-	go func() {
-		defer wg.Done()
-		mutate(p.Driver, stop)
-	}()
+	wg.Go(func() { mutate(p.Driver, stop) })
 	defer wg.Wait()
 	defer close(stop)
 

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"vhostnet/sharedmem"
 	"vhostnet/virtio"
 	"vhostnet/virtqueue"
 	"vhostnet/virtqueue/vqtest"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestRingBytes moves two chains through a ring that is written and read as
@@ -330,6 +330,9 @@ func TestAccessors(t *testing.T) {
 	f := virtio.Version1 | virtio.EventIdx
 	p := newPair(t, vqtest.Options{Index: 2, Size: 64, Features: f})
 	q := p.Queue
+	if areas := q.Areas(); len(areas) != 3 || areas[0].Len() != virtqueue.DescLen(64) || areas[1].Len() != virtqueue.AvailLen(64, true) || areas[2].Len() != virtqueue.UsedLen(64, true) {
+		t.Errorf("Areas = %v", areas)
+	}
 	if q.Index() != 2 || q.Size() != 64 || q.Features() != f || q.Kick() != p.Kick || q.Call() != p.Call || q.Mem() != p.Mem {
 		t.Error("an accessor does not answer what New was given")
 	}

@@ -7,12 +7,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"vhostnet/sharedmem"
 	"vhostnet/virtio"
 	"vhostnet/virtqueue"
 	"vhostnet/virtqueue/vqtest"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func newPair(t *testing.T, o vqtest.Options) *vqtest.Pair {
