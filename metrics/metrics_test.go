@@ -72,7 +72,7 @@ func TestPortSnapshot(t *testing.T) {
 	var p Port
 	v := reflect.ValueOf(&p).Elem()
 	for i := range v.NumField() {
-		if c, ok := v.Field(i).Addr().Interface().(*Counter); ok {
+		if c, ok := reflect.TypeAssert[*Counter](v.Field(i).Addr()); ok {
 			c.Add(uint64(i) + 1)
 		}
 	}

@@ -201,8 +201,10 @@ func TestNeeded(t *testing.T) {
 		want bool
 	}{
 		{virtio.NetHeader{}, 0, false},
-		{csum, 0, true}, {csum, virtio.NetGuestCsum, false},
-		{tso4, virtio.NetGuestCsum, true}, {tso4, virtio.NetGuestTSO4, true},
+		{csum, 0, true},
+		{csum, virtio.NetGuestCsum, false},
+		{tso4, virtio.NetGuestCsum, true},
+		{tso4, virtio.NetGuestTSO4, true},
 		{tso4, virtio.NetGuestCsum | virtio.NetGuestTSO4, false},
 		{tso6, virtio.NetGuestCsum | virtio.NetGuestTSO4, true},
 		{tso6, virtio.NetGuestCsum | virtio.NetGuestTSO6, false},

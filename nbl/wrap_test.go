@@ -116,8 +116,12 @@ func TestWrapLengths(t *testing.T) {
 		n    int // bytes of the frame
 		want metrics.Reason
 	}{
-		{0, metrics.ReasonShort}, {1, metrics.ReasonShort}, {13, metrics.ReasonShort},
-		{14, metrics.ReasonNone}, {60, metrics.ReasonNone}, {65550 + 18, metrics.ReasonNone},
+		{0, metrics.ReasonShort},
+		{1, metrics.ReasonShort},
+		{13, metrics.ReasonShort},
+		{14, metrics.ReasonNone},
+		{60, metrics.ReasonNone},
+		{65550 + 18, metrics.ReasonNone},
 		{65550 + 19, metrics.ReasonTooLong},
 	} {
 		var l List

@@ -286,8 +286,16 @@ func TestAllocationOffset(t *testing.T) {
 		off, n, want uint64
 		ok           bool
 	}{
-		{50, 30, 0, true}, {60, 20, 10, true}, {79, 1, 29, true}, {60, 21, 0, false}, {0, 20, 30, true}, {5, 1, 35, true},
-		{19, 2, 0, false}, {30, 1, 0, false}, {90, 1, 0, false}, {49, 2, 0, false},
+		{50, 30, 0, true},
+		{60, 20, 10, true},
+		{79, 1, 29, true},
+		{60, 21, 0, false},
+		{0, 20, 30, true},
+		{5, 1, 35, true},
+		{19, 2, 0, false},
+		{30, 1, 0, false},
+		{90, 1, 0, false},
+		{49, 2, 0, false},
 	} {
 		if got, ok := l.Offset(b.Sub(c.off, c.n)); ok != c.ok || ok && got != c.want {
 			t.Errorf("%d bytes at %d: offset %d, %v; want %d, %v", c.n, c.off, got, ok, c.want, c.ok)

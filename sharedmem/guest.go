@@ -50,8 +50,9 @@ func (g *guestProvider) allocate(p Parameters) ([]Block, []Segment, error) {
 		return g.view(p)
 	case Other:
 		return g.area(p)
+	default:
+		return nil, nil, fmt.Errorf("a guest's memory is allocated as receive, xmit or other: %w", ErrParameter)
 	}
-	return nil, nil, fmt.Errorf("a guest's memory is allocated as receive, xmit or other: %w", ErrParameter)
 }
 
 func (g *guestProvider) view(p Parameters) ([]Block, []Segment, error) {

@@ -70,8 +70,15 @@ func TestV26_RegionInsideFile(t *testing.T) {
 		offset, size uint64
 		ok           bool
 	}{
-		{0, size, true}, {0, size + 1, false}, {100, size - 100, true}, {page, 9*page + 100, true}, {page, 9*page + 101, false},
-		{size - 1, 1, true}, {size, 1, false}, {5000, 5000, true}, {1, size, false},
+		{0, size, true},
+		{0, size + 1, false},
+		{100, size - 100, true},
+		{page, 9*page + 100, true},
+		{page, 9*page + 101, false},
+		{size - 1, 1, true},
+		{size, 1, false},
+		{5000, 5000, true},
+		{1, size, false},
 	} {
 		m, err := NewMap([]Region{{GPA: 0x1000, Size: c.size, Offset: c.offset, File: f}}, MapOptions{})
 		if (err == nil) != c.ok {

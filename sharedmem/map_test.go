@@ -68,9 +68,23 @@ func TestV23_RangesOutsideRegions(t *testing.T) {
 	low, _ := m.Window(0)
 	high, _ := m.Window(4 << 30)
 	for _, c := range []struct{ at, n uint64 }{
-		{0, 0}, {0, 64*page + 1}, {64*page - 1, 2}, {64 * page, 1}, {64 * page, 0}, {1 << 30, 1}, {4<<30 - 1, 2}, {4<<30 - 1, 1},
-		{4<<30 + 64*page, 1}, {4<<30 + 64*page - 1, 2}, {4<<30 + 1, math.MaxUint64}, {1, math.MaxUint64}, {0, math.MaxUint64},
-		{math.MaxUint64, 1}, {math.MaxUint64, 2}, {math.MaxUint64 - 7, 16}, {1 << 63, 1 << 63},
+		{0, 0},
+		{0, 64*page + 1},
+		{64*page - 1, 2},
+		{64 * page, 1},
+		{64 * page, 0},
+		{1 << 30, 1},
+		{4<<30 - 1, 2},
+		{4<<30 - 1, 1},
+		{4<<30 + 64*page, 1},
+		{4<<30 + 64*page - 1, 2},
+		{4<<30 + 1, math.MaxUint64},
+		{1, math.MaxUint64},
+		{0, math.MaxUint64},
+		{math.MaxUint64, 1},
+		{math.MaxUint64, 2},
+		{math.MaxUint64 - 7, 16},
+		{1 << 63, 1 << 63},
 	} {
 		if _, err := m.Block(c.at, c.n); !errors.Is(err, ErrUnmapped) {
 			t.Errorf("Block(%#x, %d): %v", c.at, c.n, err)

@@ -89,7 +89,7 @@ func ParseFeatures(list string) (Features, error) {
 	if list == "" {
 		return 0, nil
 	}
-	for _, name := range strings.Split(list, ",") {
+	for name := range strings.SplitSeq(list, ",") {
 		bit, ok := names[strings.TrimSpace(name)]
 		if !ok {
 			return 0, fmt.Errorf("virtio: unknown feature %q; known are %s", name, strings.Join(Names(), ", "))

@@ -144,6 +144,7 @@ func (b *batch) admit(l *nbl.List) bool {
 		b.sent.foreign++
 	case full:
 		b.sent.full++
+	default: // known now
 	}
 	return true
 }

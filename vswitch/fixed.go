@@ -1,5 +1,7 @@
 package vswitch
 
+import "maps"
+
 // install makes e, a fixed entry, the entry of key. What was learned about the
 // key is gone at once. One goroutine at a time calls install and remove.
 func (t *table) install(key uint64, e entry) {
@@ -67,9 +69,7 @@ func (t *table) overflows(key uint64) bool {
 func (t *table) setOverflow(key uint64, e entry) {
 	next := map[uint64]entry{}
 	if old := t.overflow.Load(); old != nil {
-		for k, v := range *old {
-			next[k] = v
-		}
+		maps.Copy(next, *old)
 	}
 	next[key] = e
 	if e == 0 {

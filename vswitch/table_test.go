@@ -102,14 +102,14 @@ func TestTableAgainstAMap(t *testing.T) {
 			now += uint32(rng.IntN(ageTicks / 4))
 		}
 	}
-	any := 0
+	wild := 0
 	for key := range fixedTo {
 		if key&^macMask == anyVLAN {
-			any++
+			wild++
 		}
 	}
-	if got := int(tb.anyFilters.Load()); got != any {
-		t.Errorf("anyFilters is %d, want %d", got, any)
+	if got := int(tb.anyFilters.Load()); got != wild {
+		t.Errorf("anyFilters is %d, want %d", got, wild)
 	}
 }
 

@@ -78,8 +78,15 @@ func TestSpanRefuses(t *testing.T) {
 	defer func() { _ = s.Release() }()
 	const most = 1<<64 - 1
 	for _, c := range []struct{ off, fileOff, n uint64 }{
-		{0, 0, 0}, {0, 0, 5 * page}, {4 * page, 0, page}, {5 * page, 0, page}, {page, 0, most}, {most, 0, page},
-		{0, 1 << 63, page}, {1, 0, page}, {0, 1, page},
+		{0, 0, 0},
+		{0, 0, 5 * page},
+		{4 * page, 0, page},
+		{5 * page, 0, page},
+		{page, 0, most},
+		{most, 0, page},
+		{0, 1 << 63, page},
+		{1, 0, page},
+		{0, 1, page},
 	} {
 		if err := s.Map(c.off, fd, c.fileOff, c.n); err == nil {
 			t.Errorf("mapped %d bytes from %d at %d of a span of %d", c.n, c.fileOff, c.off, s.Len())
