@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"vhostnet/sharedmem"
 	"vhostnet/virtqueue"
@@ -14,7 +15,12 @@ import (
 // of times: each publishes, fences and looks. Without one of the fences of
 // notify.go both miss the other now and then, on amd64 too.
 
-const litmusRounds = 200_000
+// litmusRounds is how often. On a machine that is busy with other things the
+// two hardly ever meet, so a test ends after litmusTime with fewer.
+const (
+	litmusRounds = 100_000
+	litmusTime   = 500 * time.Millisecond
+)
 
 // meeting makes two goroutines start each round together.
 type meeting struct{ arrived atomic.Int64 }
@@ -47,19 +53,14 @@ func litmus(rounds int, device, driver func(round int) bool, check func(round in
 			end.wait(n)
 		}
 	}()
-	for n := 1; ; n++ {
-		if n > rounds {
-			stop = true
-			begin.wait(n)
-			break
-		}
+	start := time.Now()
+	for n := 1; !stop; n++ {
 		begin.wait(n)
 		mine := device(n)
 		end.wait(n)
-		if !check(n, mine, answer) {
-			stop = true
+		stop = !check(n, mine, answer) || n == rounds || n%64 == 0 && time.Since(start) > litmusTime
+		if stop {
 			begin.wait(n + 1)
-			break
 		}
 	}
 	<-done

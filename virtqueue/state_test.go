@@ -13,46 +13,58 @@ import (
 // TestV54_FourLaps moves more than four times 65536 descriptors through rings
 // of several sizes, in uneven batches, and compares every entry.
 func TestV54_FourLaps(t *testing.T) {
-	const descriptors = 4*65536 + 100
-	for _, size := range []int{1, 2, 8, 256, 1024, 32768} {
-		for _, f := range []virtio.Features{0, virtio.EventIdx | virtio.InOrder} {
-			t.Run(fmt.Sprintf("%d entries, %s", size, f), func(t *testing.T) {
-				p := newPair(t, vqtest.Options{Size: size, Features: f, Memory: 16 << 20, Start: 65500})
-				chains, used := make([]virtqueue.Chain, size), make([]virtqueue.Used, size)
-				reaped := make([]virtqueue.Used, size)
-				var expect []uint16 // heads with the device, oldest first
-				for moved, round := 0, 0; moved < descriptors; round++ {
-					batch := 1 + round*7%size
-					for range batch {
-						expect = append(expect, add(t, p, vqtest.Request{In: []int{8}}))
-					}
-					p.Driver.Publish()
-					n, err := p.Queue.Pop(chains)
-					if n != batch || err != nil {
-						t.Fatalf("Pop = %d, %v, want %d", n, err, batch)
-					}
-					for i := range n {
-						if chains[i].Head != expect[i] {
-							t.Fatalf("chain %d is %d, want %d", moved+i, chains[i].Head, expect[i])
-						}
-						used[i] = virtqueue.Used{Head: chains[i].Head, Len: uint32(moved + i)}
-					}
-					p.Queue.Push(used[:n])
-					back, err := p.Driver.Reap(reaped)
-					if back != n || err != nil {
-						t.Fatalf("the driver reaped %d, %v, want %d", back, err, n)
-					}
-					for i := range back {
-						if reaped[i] != used[i] {
-							t.Fatalf("used entry %d is %+v, want %+v", moved+i, reaped[i], used[i])
-						}
-						p.Driver.Free(reaped[i].Head)
-					}
-					expect = expect[:0]
-					moved += n
-				}
-			})
+	for _, tc := range []struct {
+		size     int
+		features virtio.Features
+	}{
+		{1, 0},
+		{2, virtio.EventIdx | virtio.InOrder},
+		{8, 0},
+		{256, virtio.EventIdx},
+		{1024, virtio.InOrder},
+		{32768, virtio.EventIdx},
+	} {
+		t.Run(fmt.Sprintf("%d entries, %s", tc.size, tc.features), func(t *testing.T) {
+			p := newPair(t, vqtest.Options{Size: tc.size, Features: tc.features, Memory: 16 << 20, Start: 65500})
+			const descriptors = 4*65536 + 100
+			for moved, round := 0, 0; moved < descriptors; round++ {
+				batch := 1 + round*7%tc.size
+				lap(t, p, batch, uint32(moved))
+				moved += batch
+			}
+		})
+	}
+}
+
+// lap moves a batch of chains there and back, whose used lengths count from
+// first, and compares every entry.
+func lap(t *testing.T, p *vqtest.Pair, batch int, first uint32) {
+	t.Helper()
+	want := make([]virtqueue.Used, batch)
+	for i := range want {
+		want[i] = virtqueue.Used{Head: add(t, p, vqtest.Request{In: []int{8}}), Len: first + uint32(i)}
+	}
+	p.Driver.Publish()
+	chains := popAll(t, p.Queue, batch+1)
+	if len(chains) != batch {
+		t.Fatalf("%d chains, want %d", len(chains), batch)
+	}
+	for i := range chains {
+		if chains[i].Head != want[i].Head {
+			t.Fatalf("chain %d is %d, want %d", first+uint32(i), chains[i].Head, want[i].Head)
 		}
+	}
+	p.Queue.Push(want)
+	got := make([]virtqueue.Used, batch+1)
+	n, err := p.Driver.Reap(got)
+	if n != batch || err != nil {
+		t.Fatalf("the driver reaped %d, %v, want %d", n, err, batch)
+	}
+	for i, u := range got[:n] {
+		if u != want[i] {
+			t.Fatalf("used entry %d is %+v, want %+v", first+uint32(i), u, want[i])
+		}
+		p.Driver.Free(u.Head)
 	}
 }
 
