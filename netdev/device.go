@@ -63,17 +63,24 @@ type Device struct {
 
 	features atomic.Uint64 // virtio.Features that the driver accepted
 	mtu      uint16
-	rings    []ring // by index of the device: 2p receives, 2p+1 transmits
+	mem      *sharedmem.Map // that the session gave last and holds; nil: none
+	rings    []ring         // by index of the device: 2p receives, 2p+1 transmits
 
 	queue     queues.QueueID // 0: served by queue 0
 	completed bool
+	lacking   bool           // a queue was wanted in vain, and the log says so
 	freeing   sync.WaitGroup // FREE_QUEUE in the background
+	freeCtx   context.Context
+	endFree   context.CancelFunc
 }
 
-// ring is what a Device knows of one ring.
+// ring is what a Device knows of one ring. Only the session's goroutine uses
+// what is not atomic.
 type ring struct {
-	state atomic.Uint32 // bits below; read by Snapshot
-	tx    *txRing       // transmit rings: the task, nil while stopped
+	state  atomic.Uint32 // bits below; read by Snapshot
+	tx     *txRing       // transmit rings: the task, nil while stopped
+	polled bool          // tx is on its worker
+	serial serial        // of the packets that are sent; the worker's while polled
 }
 
 // Bits of ring.state.
@@ -104,6 +111,9 @@ var (
 // New attaches a device without a front-end to the switch. [Device.Close] ends
 // it.
 func New(o Options) (*Device, error) {
+	if o.Adapter == nil || o.Switch == nil || o.Group == nil {
+		return nil, fmt.Errorf("netdev: port %q: without Adapter, Switch or Group; a device needs all three", o.Name)
+	}
 	if o.Pairs == 0 {
 		o.Pairs = DefaultPairs
 	}
@@ -119,12 +129,13 @@ func New(o Options) (*Device, error) {
 	if o.OnBroken == nil {
 		o.OnBroken = func(int, error) {}
 	}
-	d := &Device{o: o, mtu: o.MTU, rings: make([]ring, 2*o.Pairs)}
+	d := &Device{o: o, mtu: o.MTU}
+	d.freeCtx, d.endFree = context.WithCancel(context.Background())
 	nic, err := o.Adapter.NewNIC(queues.NICOptions{Name: o.Name, Pairs: o.Pairs, Counters: &d.counters})
 	if err != nil {
 		return nil, err
 	}
-	d.nic = nic
+	d.nic, d.rings = nic, make([]ring, 2*o.Pairs) // NewNIC has checked Pairs
 	d.port, err = o.Switch.Attach(nic, vswitch.PortOptions{Name: o.Name, Counters: &d.counters})
 	if err != nil {
 		return nil, fmt.Errorf("netdev: port %q: %w", o.Name, err)
@@ -134,9 +145,12 @@ func New(o Options) (*Device, error) {
 }
 
 // Close takes the port off the switch after its last session has ended, and
-// waits for its queue to be freed.
+// waits for its queue to be freed. ctx bounds the waits for workers.
 func (d *Device) Close(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, d.endFree)
 	d.freeing.Wait()
+	stop()
+	d.endFree()
 	d.o.Switch.Detach(d.port)
 	if err := d.o.Group.Quiesce(ctx); err != nil {
 		return fmt.Errorf("netdev: port %q: workers did not leave it: %w", d.o.Name, err)
@@ -163,10 +177,15 @@ func (d *Device) Negotiated(f virtio.Features) {
 func (d *Device) accepted() virtio.Features { return virtio.Features(d.features.Load()) }
 
 // Memory makes m the Map of rings that start from now on and of the queue's
-// allocations.
+// allocations. On error both stay with the Map before.
 func (d *Device) Memory(m *sharedmem.Map) error {
 	d.nic.SetMemory(m)
-	return d.remakeMemory()
+	if err := d.remakeMemory(); err != nil {
+		d.nic.SetMemory(d.mem) // the session still holds it
+		return err
+	}
+	d.mem = m
+	return nil
 }
 
 // SetMTU takes the MTU that the front-end shows to its driver (NET_SET_MTU).

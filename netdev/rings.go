@@ -1,8 +1,10 @@
 package netdev
 
 import (
+	"errors"
 	"fmt"
 
+	"vhostnet/metrics"
 	"vhostnet/queues"
 	"vhostnet/virtqueue"
 	"vhostnet/worker"
@@ -13,45 +15,50 @@ import (
 // the queue's allocation, each further one adds its area to it.
 func (d *Device) StartRing(i int, q *virtqueue.Queue) error {
 	d.nic.NoteRing(i, q.Areas())
-	if err := d.grow(); err != nil {
-		d.nic.NoteRing(i, nil)
-		return err
+	err := d.grow()
+	if err == nil {
+		err = d.serve(i, q)
 	}
-	if i%2 == 0 {
-		d.nic.StartRx(i/2, q, queues.Attributes{Features: d.accepted(), MTU: d.mtu})
-	} else {
-		d.rings[i].tx = newTxRing(d, i, q)
-		if err := d.attend(i); err != nil {
-			d.rings[i].tx = nil
-			d.nic.NoteRing(i, nil)
-			return err
-		}
+	if err != nil {
+		d.ended(i)
+		d.account()
+		return err
 	}
 	d.rings[i].set(ringStarted, true)
 	return nil
 }
 
+// serve is the last step of StartRing: without an error ring i belongs to its
+// user.
+func (d *Device) serve(i int, q *virtqueue.Queue) error {
+	if i%2 == 0 {
+		d.nic.StartRx(i/2, q, queues.Attributes{Features: d.accepted(), MTU: d.mtu})
+		return nil
+	}
+	d.rings[i].tx = newTxRing(d, i, q)
+	if err := d.attend(i); err != nil {
+		d.rings[i].tx = nil
+		return err
+	}
+	return nil
+}
+
 // EnableRing notes that the driver uses ring i or not. When it returns after
-// off, no worker uses the ring.
+// off, no worker uses the ring, and nothing of it is held: what could not be
+// delivered yet is dropped, as the memory of a ring that is not enabled is not
+// to be touched.
 func (d *Device) EnableRing(i int, on bool) {
 	r := &d.rings[i]
-	was := r.is(ringEnabled)
 	r.set(ringEnabled, on)
-	if i%2 == 0 {
+	switch {
+	case i%2 == 0:
 		d.nic.EnableRx(i/2, on)
-		return
-	}
-	if was == on || !r.is(ringStarted) {
-		return
-	}
-	var err error
-	if on {
-		err = d.attend(i)
-	} else {
-		err = d.leave(i)
-	}
-	if err != nil {
-		d.o.Log.Error("ring not switched", "ring", i, "enabled", on, "error", err)
+	case !on:
+		d.leave(i, metrics.ReasonDisabled)
+	default:
+		if err := d.attend(i); err != nil {
+			d.breakTx(i, err)
+		}
 	}
 }
 
@@ -69,23 +76,21 @@ func (d *Device) ReplaceRing(i int, remake func(virtqueue.State) (*virtqueue.Que
 		installed = q
 		return q, err
 	}
+	var err error
 	if i%2 == 0 {
-		if err := d.nic.ReplaceRx(i/2, keep); err != nil {
-			d.ended(i)
-			return err
+		err = d.nic.ReplaceRx(i/2, keep)
+	} else {
+		err = d.replaceTx(i, keep)
+	}
+	if err != nil || installed == nil {
+		if installed != nil {
+			installed.Close()
 		}
-	} else if err := d.replaceTx(i, keep); err != nil {
 		d.ended(i)
 		return err
 	}
-	if installed == nil {
-		d.ended(i)
-		return nil
-	}
 	d.nic.NoteRing(i, installed.Areas())
-	if err := d.remakeMemory(); err != nil {
-		d.o.Log.Error("memory of the queue not accounted anew", "queue", d.queue, "error", err)
-	}
+	d.account()
 	if err := d.onWorker(i/2, func(c *worker.Context) { c.Call(installed.Call()) }); err != nil {
 		d.o.Log.Error("ring not called after its change", "ring", i, "error", err)
 	}
@@ -98,9 +103,8 @@ func (d *Device) replaceTx(i int, remake func(virtqueue.State) (*virtqueue.Queue
 	if err != nil || q == nil {
 		return err
 	}
-	d.rings[i].tx = newTxRing(d, i, q)
 	d.rings[i].set(ringBroken, false)
-	return d.attend(i)
+	return d.serve(i, q)
 }
 
 // StopRing takes ring i back and answers where it stood. Chains that a
@@ -133,36 +137,52 @@ func (d *Device) ended(i int) {
 	d.o.Switch.Forget(d.port)
 }
 
-// attend lets the worker poll transmit ring i if it is to be polled.
+// attend lets the worker poll transmit ring i if it is to be polled and is not.
 func (d *Device) attend(i int) error {
 	r := &d.rings[i]
-	if i%2 == 0 || r.tx == nil || !r.is(ringEnabled) {
+	if r.tx == nil || r.polled || !r.is(ringEnabled) {
 		return nil
 	}
-	return d.worker(i/2).Add(r.tx.ctx, r.tx, d.o.Mode)
+	if err := d.worker(i/2).Add(r.tx.ctx, r.tx, d.o.Mode); err != nil {
+		return fmt.Errorf("netdev: ring %d of port %q: %w", i, d.o.Name, err)
+	}
+	r.polled = true
+	return nil
 }
 
-// leave takes transmit ring i from its worker.
-func (d *Device) leave(i int) error {
+// leave takes transmit ring i from its worker, if it is there, and finishes
+// what it holds. Afterwards only the session uses the ring.
+func (d *Device) leave(i int, reason metrics.Reason) {
 	r := &d.rings[i]
-	return d.worker(i/2).Remove(r.tx.ctx, r.tx)
+	if !r.polled {
+		return
+	}
+	r.polled = false
+	if err := d.worker(i/2).Remove(r.tx.ctx, r.tx); err != nil {
+		d.o.Log.Error("worker did not leave a ring in order", "ring", i, "error", err)
+	}
+	if r.tx.n == 0 {
+		return
+	}
+	if err := d.onWorker(i/2, func(c *worker.Context) { r.tx.finish(c, reason) }); err != nil {
+		d.o.Log.Error("ring not finished in order", "ring", i, "error", err)
+		r.tx.finish(nil, reason)
+	}
+}
+
+// breakTx ends transmit ring i, which no worker polls, for a reason of ours.
+func (d *Device) breakTx(i int, cause error) {
+	r := &d.rings[i]
+	if err := d.onWorker(i/2, func(*worker.Context) { r.tx.broken(cause) }); err != nil {
+		d.o.Log.Error("ring not served", "ring", i, "error", errors.Join(cause, err))
+	}
 }
 
 // finishTx ends transmit ring i: its worker leaves it, what it still holds is
 // dropped and published, and its state is the answer.
 func (d *Device) finishTx(i int) virtqueue.State {
 	r := &d.rings[i]
-	if r.tx == nil {
-		return virtqueue.State{}
-	}
-	if r.is(ringEnabled) {
-		if err := d.leave(i); err != nil {
-			d.o.Log.Error("worker did not leave a ring", "ring", i, "error", err)
-		}
-	}
-	if err := d.onWorker(i/2, r.tx.finish); err != nil {
-		d.o.Log.Warn("ring not finished in order", "ring", i, "error", err)
-	}
+	d.leave(i, metrics.ReasonStopped)
 	state := r.tx.q.Suspend()
 	r.tx = nil
 	return state
@@ -183,6 +203,7 @@ func (d *Device) Disconnected() {
 	}
 	d.freeQueue()
 	d.nic.SetMemory(nil)
+	d.mem = nil
 	d.features.Store(0)
 	d.mtu = d.o.MTU
 }

@@ -26,8 +26,8 @@ type txRing struct {
 	index  int // of the ring in the device
 	q      *virtqueue.Queue
 	sender nbl.Sender
-	serial uint64
-	pool   *nbl.Pool
+	serial *serial
+	pool   *nbl.Pool       // of Lists that are Pending, so that a stale status decides nothing
 	ctx    context.Context // of the commands to its worker
 
 	chains [visitChains]virtqueue.Chain
@@ -43,30 +43,45 @@ var (
 	errCallBlocked = errors.New("netdev: the call descriptor blocked; a front-end must leave it non-blocking and not fill it")
 )
 
-// serials keeps the packet names of all transmit rings apart: each ring counts
-// in its own range of 2^40.
-var serials atomic.Uint64
+// serial is the name of a ring's last packet. Caches keep what was made of a
+// packet under its name, and a front-end decides how often a ring starts: so a
+// ring counts on over its starts, in a range of its own, and takes another
+// range when that one is used up. No name comes twice.
+type serial uint64
+
+const serialRange = 1 << 32
+
+// serialRanges is how many ranges were given out in this process.
+var serialRanges atomic.Uint64
+
+// reserve makes sure that the range has names for the packets of a visit.
+func (s *serial) reserve() {
+	if used := *s % serialRange; used == 0 || used >= serialRange-visitChains {
+		*s = serial(serialRanges.Add(1)) * serialRange
+	}
+}
 
 func newTxRing(d *Device, index int, q *virtqueue.Queue) *txRing {
 	pool, err := nbl.NewPool(d.o.Name+" tx", visitChains)
 	if err != nil {
 		panic(err) // visitChains is a constant that NewPool takes
 	}
-	t := &txRing{dev: d, index: index, q: q, pool: pool, ctx: context.Background()}
-	t.serial = serials.Add(1) << 40
-	t.sender = nbl.NewSender(d.accepted(), &t.serial)
+	t := &txRing{dev: d, index: index, q: q, pool: pool, serial: &d.rings[index].serial, ctx: context.Background()}
+	t.sender = nbl.NewSender(d.accepted(), (*uint64)(t.serial))
 	return t
 }
 
 // Poll carries one batch from the guest to the switch and gives the chains
-// back that are done with (worker.Task).
+// back that are done with (worker.Task). When it finds the ring broken it asks
+// for another visit, which tells the front-end.
 func (t *txRing) Poll(c *worker.Context, budget int) (busy bool) {
 	defer t.recoverFault(&busy)
 	if t.q.Broken() != nil {
+		c.Call(t.q.TakeErr())
 		return false
 	}
 	if t.n == 0 && !t.take(min(budget, visitChains)) {
-		return false
+		return t.q.Broken() != nil
 	}
 	t.forward(c)
 	t.complete(c)
@@ -80,18 +95,13 @@ func (t *txRing) take(budget int) bool {
 		t.broken(err)
 		return false
 	}
-	if n == 0 {
+	if n = t.limit(n); n == 0 {
 		return false
 	}
-	n = t.limitBytes(n)
+	t.serial.reserve()
 	t.pool.Get(t.lists[:n])
 	t.n = n
 	for i := range n {
-		if t.chains[i].Writable != 0 {
-			t.abandon()
-			t.broken(errWritable)
-			return false
-		}
 		if reason := t.sender.Wrap(t.lists[i], &t.chains[i]); reason != metrics.ReasonNone {
 			t.dev.counters.Drops.Add(reason, 1)
 		}
@@ -102,15 +112,22 @@ func (t *txRing) take(budget int) bool {
 	return true
 }
 
-// limitBytes gives chains back to the ring that are beyond the visit's bytes.
-func (t *txRing) limitBytes(n int) int {
+// limit answers how many of n chains are for this visit and gives the others
+// back to the ring: those beyond the visit's bytes, and those from one on that
+// is no frame. That one ends the ring when it is the first.
+func (t *txRing) limit(n int) int {
 	bytes := 0
 	for i := range n {
-		bytes += int(t.chains[i].Readable)
-		if bytes > visitBytes && i > 0 {
-			t.q.Unpop(n - i)
-			return i
+		c := &t.chains[i]
+		bytes += int(c.Readable)
+		if c.Writable == 0 && (bytes <= visitBytes || i == 0) {
+			continue
 		}
+		t.q.Unpop(n - i)
+		if i == 0 {
+			t.broken(errWritable)
+		}
+		return i
 	}
 	return n
 }
@@ -119,7 +136,7 @@ func (t *txRing) limitBytes(n int) int {
 func (t *txRing) forward(c *worker.Context) {
 	n := 0
 	for _, l := range t.lists[:t.n] {
-		if l.Status == nbl.Pending || l.Status == nbl.Busy {
+		if undecided(l) {
 			t.out[n] = l
 			n++
 		}
@@ -128,6 +145,9 @@ func (t *txRing) forward(c *worker.Context) {
 		t.dev.o.Switch.Forward(c, t.dev.port, t.out[:n])
 	}
 }
+
+// undecided reports whether the switch has still to say what becomes of l.
+func undecided(l *nbl.List) bool { return l.Status == nbl.Pending || l.Status == nbl.Busy }
 
 // complete pushes the chains up to the first whose frame is still busy, in the
 // order they came, and keeps the others.
@@ -141,7 +161,7 @@ func (t *txRing) complete(c *worker.Context) {
 		return
 	}
 	call := t.q.Push(t.used[:done])
-	t.pool.Put(t.lists[:done])
+	t.putBack(done)
 	t.n = copy(t.lists[:], t.lists[done:t.n])
 	if t.n > 0 {
 		copy(t.chains[:], t.chains[done:done+t.n])
@@ -152,6 +172,14 @@ func (t *txRing) complete(c *worker.Context) {
 	}
 }
 
+// putBack returns the first n Lists to the pool.
+func (t *txRing) putBack(n int) {
+	for _, l := range t.lists[:n] {
+		l.Status = nbl.Pending
+	}
+	t.pool.Put(t.lists[:n])
+}
+
 // rebase points the kept Lists at their chains, which have moved.
 func (t *txRing) rebase() {
 	for i, l := range t.lists[:t.n] {
@@ -159,32 +187,42 @@ func (t *txRing) rebase() {
 	}
 }
 
-// Arm asks the guest for a kick (worker.Task).
+// Arm asks the guest for a kick (worker.Task). Kicks that came before are taken
+// first: a pipe would run full of them.
 func (t *txRing) Arm() (more bool) {
 	defer t.recoverFault(&more)
 	if t.q.Broken() != nil {
 		return false
 	}
+	t.q.Kick().Drain()
 	return t.q.Arm()
 }
 
 // FD is the kick (worker.Task).
 func (t *txRing) FD() int { return t.q.Kick().FD() }
 
-// finish drops what is still held and publishes it.
-func (t *txRing) finish(c *worker.Context) {
+// finish drops what is still held for reason, publishes it and makes the call
+// for it. Without c, the worker having ended, the drop is all.
+func (t *txRing) finish(c *worker.Context, reason metrics.Reason) {
 	busy := false
 	defer t.recoverFault(&busy)
-	for _, l := range t.lists[:t.n] {
-		if l.Status == nbl.Pending || l.Status == nbl.Busy {
-			l.Drop(metrics.ReasonStopped)
-			t.dev.counters.Drops.Add(metrics.ReasonStopped, 1)
-		}
-	}
-	if t.q.Broken() == nil {
+	t.drop(reason)
+	if c != nil && t.q.Broken() == nil {
 		t.complete(c)
 	}
 	t.abandon()
+}
+
+// drop counts what the switch has not decided on as lost for reason.
+func (t *txRing) drop(reason metrics.Reason) {
+	n := uint64(0)
+	for _, l := range t.lists[:t.n] {
+		if undecided(l) {
+			l.Drop(reason)
+			n++
+		}
+	}
+	t.dev.counters.Drops.Add(reason, n)
 }
 
 // recoverFault ends a visit in which guest memory was gone. A receiver's
@@ -198,10 +236,10 @@ func (t *txRing) recoverFault(busy *bool) {
 	if fault == nil || fault.Map != t.q.Mem() {
 		panic(p)
 	}
-	t.dev.counters.Drops.Add(metrics.ReasonFault, uint64(t.n))
+	t.drop(metrics.ReasonFault)
 	t.abandon()
 	t.broken(fault)
-	*busy = false
+	*busy = true
 }
 
 // abandon forgets the chains that are held; the ring keeps them as not popped.
@@ -209,12 +247,13 @@ func (t *txRing) abandon() {
 	if t.n == 0 {
 		return
 	}
-	t.pool.Put(t.lists[:t.n])
+	t.putBack(t.n)
 	t.q.Unpop(t.n)
 	t.n = 0
 }
 
-// broken ends the ring and tells the owner once.
+// broken ends the ring and tells the owner once; the next visit tells the
+// front-end.
 func (t *txRing) broken(err error) {
 	t.q.Break(err)
 	if !t.told {

@@ -1,8 +1,6 @@
 package netdev
 
 import (
-	"context"
-	"errors"
 	"fmt"
 
 	"vhostnet/queues"
@@ -16,24 +14,29 @@ import (
 //	last ring stops     CLEAR_FILTER: the queue pauses with its memory
 //	disconnect          FREE_QUEUE in the background
 
-// allocateQueue asks for a queue. Without one the NIC is served by queue 0.
+// allocateQueue asks for a queue. Without one the NIC is served by queue 0. The
+// log says so once until there is one again: the front-end decides how often
+// we ask.
 func (d *Device) allocateQueue() {
 	id, err := d.o.Adapter.AllocateQueue(queues.QueueParameters{
 		VMName: d.o.Name, NIC: d.nic, Steering: d.o.Switch.Steering(d.port),
 	})
-	if errors.Is(err, queues.StatusResources) {
-		d.o.Log.Warn("no queue left; the port is served by queue 0", "error", err)
-		return
-	}
 	if err != nil {
-		d.o.Log.Error("no queue", "error", err)
+		if !d.lacking {
+			d.o.Log.Warn("no queue of its own for the port; queue 0 serves it", "error", err)
+		}
+		d.lacking = true
 		return
 	}
-	d.queue, d.completed = id, false
+	d.queue, d.completed, d.lacking = id, false, false
 }
 
-// grow follows the start of a ring.
+// grow follows the start of a ring. A port that got no queue asks again: that of
+// its session before may have been freed by now.
 func (d *Device) grow() error {
+	if d.queue == 0 {
+		d.allocateQueue()
+	}
 	if d.queue == 0 {
 		return nil
 	}
@@ -63,11 +66,21 @@ func (d *Device) setFilters() error {
 	return err
 }
 
+// remakeMemory makes the queue's allocations anew from the Map and the rings as
+// they are noted. On error it keeps those it has.
 func (d *Device) remakeMemory() error {
 	if d.queue == 0 || !d.completed {
 		return nil
 	}
 	return d.o.Adapter.Remake(d.queue)
+}
+
+// account is remakeMemory for who cannot go back: what failed is the queue's
+// accounting only.
+func (d *Device) account() {
+	if err := d.remakeMemory(); err != nil {
+		d.o.Log.Error("memory of the queue not accounted anew", "queue", d.queue, "error", err)
+	}
 }
 
 // pauseQueue clears the filters: the queue keeps its memory.
@@ -80,14 +93,16 @@ func (d *Device) pauseQueue() {
 	}
 }
 
+// freeQueue gives the queue back, whatever its state, in the background.
 func (d *Device) freeQueue() {
 	id := d.queue
 	if id == 0 {
 		return
 	}
+	d.pauseQueue()
 	d.queue, d.completed = 0, false
 	d.freeing.Go(func() {
-		if err := d.o.Adapter.FreeQueue(context.Background(), id); err != nil {
+		if err := d.o.Adapter.FreeQueue(d.freeCtx, id); err != nil {
 			d.o.Log.Error("queue not freed", "queue", id, "error", err)
 		}
 	})

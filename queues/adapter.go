@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -118,14 +119,16 @@ func (a *Adapter) initialize(workers int) error {
 }
 
 // Halt ends the adapter after the workers have stopped (NDIS:
-// MiniportHaltEx). Queues that are left are named in the error.
+// MiniportHaltEx). Queues that are left are named in the error; their memory is
+// freed.
 func (a *Adapter) Halt() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.queue0.Store(false)
 	var errs []error
-	for id, q := range a.queues {
-		errs = append(errs, fmt.Errorf("queues: halt: queue %d (%s) is still %s", id, q.params.VMName, q.state))
+	for _, id := range slices.Sorted(maps.Keys(a.queues)) {
+		q := a.queues[id]
+		errs = append(errs, fmt.Errorf("queues: halt: queue %d (%s) is still %s", id, q.params.VMName, q.state), q.memory.free())
 	}
 	return errors.Join(append(errs, a.freeQueue0())...)
 }
@@ -141,25 +144,28 @@ func (a *Adapter) freeQueue0() error {
 
 // AllocateQueue reserves a queue for a NIC (OID_RECEIVE_FILTER_ALLOCATE_QUEUE).
 // It has no memory and no filters yet. StatusResources: there are no ids left;
-// the NIC is served by queue 0 then.
+// the NIC is served by queue 0 then. A NIC may get its next queue before
+// FreeQueue was called for the former, whose frames go queue 0's way then.
 func (a *Adapter) AllocateQueue(p QueueParameters) (QueueID, error) {
-	if p.NIC == nil || p.Steering == nil {
-		return 0, fmt.Errorf("queues: allocate: a queue needs a NIC and a Steering: %w", StatusInvalidParameter)
+	if p.NIC == nil || p.NIC.adapter != a || p.Steering == nil {
+		return 0, fmt.Errorf("queues: allocate: a queue needs a NIC of this adapter and a Steering: %w", StatusInvalidParameter)
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	id := QueueID(1)
 	for ; a.queues[id] != nil; id++ {
 	}
 	if int(id) > a.maxQueues {
+		a.mu.Unlock()
 		return 0, fmt.Errorf("queues: allocate: all %d queues are in use: %w", a.maxQueues, StatusResources)
 	}
 	q := &Queue{id: id, params: p}
 	if err := q.move(evAllocate, "allocate"); err != nil {
+		a.mu.Unlock()
 		return 0, err
 	}
 	a.queues[id] = q
 	p.NIC.queue.Store(q)
+	a.unlockAndTell(q)
 	return id, nil
 }
 
@@ -192,6 +198,7 @@ func (a *Adapter) complete(id QueueID) Status {
 		return StatusResources
 	}
 	mem, err := allocate(id, m, areas)
+	m.Unref() // the views keep it
 	if err != nil {
 		a.mu.Unlock()
 		return StatusResources
@@ -221,6 +228,7 @@ func (a *Adapter) Remake(id QueueID) error {
 		return q.memory.free()
 	}
 	mem, err := allocate(id, m, areas)
+	m.Unref() // the views keep it
 	if err != nil {
 		return err
 	}
@@ -275,11 +283,16 @@ func (a *Adapter) softener(c *worker.Context) *nbl.Softener {
 	return a.softeners[max(c.Worker(), 0)]
 }
 
-// unlockAndTell releases the adapter's lock and then reports q's state.
+// unlockAndTell releases the adapter's lock and then reports q's state if it
+// changed.
 func (a *Adapter) unlockAndTell(q *Queue) {
 	e := Event{Kind: EventState, Queue: q.id, VM: q.params.VMName, State: q.state}
+	changed := q.told != q.state
+	q.told = q.state
 	a.mu.Unlock()
-	a.onEvent(e)
+	if changed {
+		a.onEvent(e)
+	}
 }
 
 // EnumQueues lists the queues in order of their ids

@@ -33,8 +33,9 @@ type burst struct {
 
 	chains [burstChains]virtqueue.Chain
 	used   [burstChains]virtqueue.Used
-	popped int // chains taken from the ring
-	filled int // of them, those given to units
+	popped int  // chains taken from the ring
+	filled int  // of them, those given to units
+	full   bool // the ring has more of them than the burst has room for
 
 	receive [burstFrames]*nbl.List // receive NBLs, in the order of the units
 	lists   int                    // how many were drawn
@@ -59,7 +60,7 @@ var bursts = worker.NewSlot(func() *burst { return &burst{mdls: make([]nbl.MDL, 
 
 func (b *burst) reset() {
 	b.n, b.placed, b.whole = 0, 0, 0
-	b.popped, b.filled = 0, 0
+	b.popped, b.filled, b.full = 0, 0, false
 	b.lists, b.bytes = 0, 0
 	b.mdls = b.mdls[:0]
 }
@@ -103,6 +104,8 @@ func (r *rxRing) admits(l *nbl.List) metrics.Reason {
 	return r.fitsMTU(l)
 }
 
+// fitsMTU refuses what the driver was promised not to get: a frame longer than
+// its MTU that is not to be segmented (virtio 1.3, section 5.1.4.1).
 func (r *rxRing) fitsMTU(l *nbl.List) metrics.Reason {
 	if r.maxPlain != 0 && l.Length > r.maxPlain && l.Offload.GSOType == virtio.GSONone {
 		return metrics.ReasonMTU
@@ -120,14 +123,12 @@ func (r *rxRing) gatherSoft(b *burst, soft *nbl.Softener, l *nbl.List, frame int
 	from := 0
 	if r.partial.serial == l.Serial() {
 		from = r.partial.segment
-	} else {
-		r.nic.counters.SoftOffload.Add(1)
 	}
 	for s := from; s < len(segments); s++ {
 		if b.n == burstFrames {
 			return false
 		}
-		b.units[b.n] = unit{list: &segments[s], frame: frame, segment: s}
+		b.units[b.n] = unit{list: &segments[s], frame: frame, segment: s, reason: r.fitsMTU(&segments[s])}
 		b.n++
 	}
 	return true
@@ -170,7 +171,12 @@ func (r *rxRing) reserve(b *burst, u *unit) (ok bool, err error) {
 			return true, nil
 		}
 		if at == b.popped {
-			if more, err := r.take(b); err != nil || !more {
+			more, err := r.take(b)
+			if err == nil && b.full && b.filled == 0 {
+				u.reason = metrics.ReasonBuffersSmall
+				return true, nil
+			}
+			if err != nil || !more {
 				return false, err
 			}
 		}
@@ -183,11 +189,19 @@ func (r *rxRing) reserve(b *burst, u *unit) (ok bool, err error) {
 	return true, nil
 }
 
-// take pops chains for the units that have none yet.
+// take pops chains for the units that have none yet. What it leaves in the ring
+// for want of room, here or in the Queue's memory for long chains, is there for
+// the next burst.
 func (r *rxRing) take(b *burst) (more bool, err error) {
+	b.full = false
+	ready, err := r.q.Ready()
+	if err != nil || ready == 0 {
+		return false, err
+	}
 	want := min(b.n-b.placed, burstChains-b.popped)
 	n, err := r.q.Pop(b.chains[b.popped : b.popped+want])
 	b.popped += n
+	b.full = n == 0
 	return n > 0, err
 }
 
@@ -223,7 +237,7 @@ func (r *rxRing) writeHeaders(b *burst) {
 			continue
 		}
 		if u.receive.MDLs[0].Len() >= uint64(r.headerLen)+uint64(u.list.Length) {
-			h := nbl.RxHeader(u.list, 1)
+			h := nbl.RxHeader(u.list, uint16(u.count))
 			u.early = nbl.PutRxHeader(u.receive.MDLs[0], &h, r.headerLen)
 		}
 	}
@@ -273,10 +287,32 @@ func (r *rxRing) publish(b *burst) (call bool) {
 func (r *rxRing) settle(b *burst, batch []*nbl.List) (accepted int) {
 	r.pool.Put(b.receive[:b.lists])
 	b.lists = 0
-	delivered := 0
+	r.count(b, batch)
+	switch {
+	case b.placed < b.n:
+		next := &b.units[b.placed]
+		if next.segment > 0 { // else another packet's progress is worth more
+			r.partial = progress{batch[next.frame].Serial(), next.segment}
+		}
+		return next.frame
+	case b.n > 0 && b.units[b.n-1].frame >= b.whole:
+		last := &b.units[b.n-1]
+		r.partial = progress{batch[last.frame].Serial(), last.segment + 1}
+	}
+	return b.whole
+}
+
+// count adds what became of the placed units to the counters. A softened packet
+// counts with its first frame.
+func (r *rxRing) count(b *burst, batch []*nbl.List) {
+	delivered, softened := 0, 0
 	for i := range b.units[:b.placed] {
-		if reason := b.units[i].reason; reason != metrics.ReasonNone {
-			r.nic.counters.Drops.Add(reason, 1)
+		u := &b.units[i]
+		if u.segment == 0 && u.list != batch[u.frame] {
+			softened++
+		}
+		if u.reason != metrics.ReasonNone {
+			r.nic.counters.Drops.Add(u.reason, 1)
 		} else {
 			delivered++
 		}
@@ -285,17 +321,7 @@ func (r *rxRing) settle(b *burst, batch []*nbl.List) (accepted int) {
 		r.nic.counters.RxFrames.Add(uint64(delivered))
 		r.nic.counters.RxBytes.Add(b.bytes)
 	}
-	switch {
-	case b.placed < b.n:
-		next := &b.units[b.placed]
-		r.partial = progress{batch[next.frame].Serial(), next.segment}
-		return next.frame
-	case b.n > 0 && b.units[b.n-1].frame >= b.whole:
-		last := &b.units[b.n-1]
-		r.partial = progress{batch[last.frame].Serial(), last.segment + 1}
-		return b.whole
-	}
-	return b.whole
+	r.nic.counters.SoftOffload.Add(uint64(softened))
 }
 
 // undo gives everything back that was taken and not published.

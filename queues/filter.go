@@ -10,10 +10,12 @@ const AnyVLAN uint16 = 0xffff
 
 // SetFilter sends a destination's frames to a queue
 // (OID_RECEIVE_FILTER_SET_FILTER). It takes effect at once on a queue that has
-// memory. Only unicast addresses can be filtered.
+// memory. Only the address of one station can be filtered, and on each queue
+// once: the forwarding table has one entry for it, which the first of two
+// clears would remove. On several queues it can; the switch decides.
 func (a *Adapter) SetFilter(id QueueID, f Filter) (FilterID, error) {
-	if f.MAC[0]&1 != 0 {
-		return 0, fmt.Errorf("queues: set filter: %x is a group address; queues take unicast addresses: %w", f.MAC, StatusInvalidParameter)
+	if f.MAC[0]&1 != 0 || f.MAC == [6]byte{} {
+		return 0, fmt.Errorf("queues: set filter: %x is not the address of one station, and queues take no others: %w", f.MAC, StatusInvalidParameter)
 	}
 	if f.VLAN > 4094 && f.VLAN != AnyVLAN {
 		return 0, fmt.Errorf("queues: set filter: VLAN %d; 0 to 4094 exist: %w", f.VLAN, StatusInvalidParameter)
@@ -23,6 +25,10 @@ func (a *Adapter) SetFilter(id QueueID, f Filter) (FilterID, error) {
 	if q == nil {
 		a.mu.Unlock()
 		return 0, fmt.Errorf("queues: set filter: no queue %d: %w", id, StatusInvalidParameter)
+	}
+	if slices.ContainsFunc(q.filters, func(have FilterInfo) bool { return have.Filter == f }) {
+		a.mu.Unlock()
+		return 0, fmt.Errorf("queues: set filter: queue %d has the filter %x, VLAN %d already: %w", id, f.MAC, f.VLAN, StatusInvalidParameter)
 	}
 	if err := q.move(evSetFilter, "set filter"); err != nil {
 		a.mu.Unlock()

@@ -36,9 +36,15 @@ type NIC struct {
 
 	queue atomic.Pointer[Queue] // nil: served by queue 0
 
-	mu    sync.Mutex // guards what follows; never held while waiting for a worker
-	mem   *sharedmem.Map
-	areas map[int][]sharedmem.Block // of each started ring, by the device's ring index
+	mu    sync.Mutex        // guards what follows; never held while waiting for a worker
+	mem   *sharedmem.Map    // referenced; nil: none
+	areas map[int]ringAreas // of each started ring, by the device's ring index
+}
+
+// ringAreas are where a ring lies, in which Map.
+type ringAreas struct {
+	mem    *sharedmem.Map // identity only
+	blocks []sharedmem.Block
 }
 
 // NewNIC makes a NIC without rings.
@@ -51,7 +57,7 @@ func (a *Adapter) NewNIC(o NICOptions) (*NIC, error) {
 	}
 	n := &NIC{
 		name: o.Name, adapter: a, counters: o.Counters,
-		rings: make([]rxRing, o.Pairs), areas: map[int][]sharedmem.Block{},
+		rings: make([]rxRing, o.Pairs), areas: map[int]ringAreas{},
 	}
 	for i := range n.rings {
 		pool, err := nbl.NewPool(fmt.Sprintf("%s rx %d", o.Name, i), burstFrames)
@@ -130,16 +136,26 @@ func (n *NIC) StopRx(pair int) (state virtqueue.State, ok bool) {
 // called concurrently with everything.
 func (n *NIC) RxBroken(pair int) bool { return n.rings[pair].told.Load() }
 
-// SetMemory tells which Map the NIC's queue allocates from, and NoteRing which
-// areas the ring of an index has (none: the ring stopped). They take effect at
-// the queue's next completion or Remake.
+// SetMemory tells which Map the NIC's queue allocates from, nil: none, and
+// NoteRing which areas the ring of an index has (none: the ring stopped). They
+// take effect at the queue's next completion or Remake. The NIC keeps a
+// reference to the Map until the next SetMemory.
 func (n *NIC) SetMemory(m *sharedmem.Map) {
+	if m != nil {
+		m.Ref()
+	}
 	n.mu.Lock()
+	old := n.mem
 	n.mem = m
 	n.mu.Unlock()
+	if old != nil {
+		old.Unref()
+	}
 }
 
-// NoteRing notes the areas of the device's ring i; see SetMemory.
+// NoteRing notes the areas of the device's ring i, which lie in the Map set
+// last; see SetMemory. A ring that is not noted again after another Map was set
+// is left out of the queue's memory.
 func (n *NIC) NoteRing(i int, areas []sharedmem.Block) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -147,17 +163,25 @@ func (n *NIC) NoteRing(i int, areas []sharedmem.Block) {
 		delete(n.areas, i)
 		return
 	}
-	n.areas[i] = areas
+	n.areas[i] = ringAreas{n.mem, areas}
 }
 
+// memory is the Map to allocate from, with a reference that the caller drops,
+// and the ring areas in it. A Map without regions has nothing to allocate, so
+// it counts as none.
 func (n *NIC) memory() (*sharedmem.Map, []sharedmem.Block) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.mem == nil || n.mem.Size() == 0 {
+		return nil, nil
+	}
 	var all []sharedmem.Block
 	for _, areas := range n.areas {
-		all = append(all, areas...)
+		if areas.mem == n.mem {
+			all = append(all, areas.blocks...)
+		}
 	}
-	return n.mem, all
+	return n.mem.Ref(), all
 }
 
 // Deliver copies a prefix of batch into the NIC's rings and answers how long

@@ -48,6 +48,7 @@ type Queue struct {
 	id      QueueID
 	params  QueueParameters
 	state   State
+	told    State // that OnEvent was told last
 	filters []FilterInfo
 	memory  memory
 

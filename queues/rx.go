@@ -63,55 +63,64 @@ func (r *rxRing) set(q *virtqueue.Queue) {
 	r.started.Store(q != nil)
 }
 
-// deliver copies a prefix of batch into the ring, a burst at a time, and makes
-// the calls that are due after the lock is released.
+// deliver copies a prefix of batch into the ring, a burst at a time. Calls and
+// indications are made when the lock is released.
 func (r *rxRing) deliver(c *worker.Context, batch []*nbl.List) (accepted int) {
 	b := bursts.Get(c)
 	for more := true; more && accepted < len(batch); {
-		var took int
-		var call *virtqueue.Event
-		took, more, call = r.burst(b, r.nic.adapter.softener(c), batch[accepted:])
-		if call != nil && !c.Call(call) {
-			r.breakRing(errCallBlocked)
+		out := r.burst(b, r.nic.adapter.softener(c), batch[accepted:])
+		if out.call != nil && !c.Call(out.call) {
+			c.Call(r.breakCaller(out.call))
 		}
-		accepted += took
+		c.Call(out.tell)
+		if out.broken != nil {
+			r.nic.indicateBroken(r.pair, out.broken)
+		}
+		accepted += out.accepted
+		more = out.more
 	}
 	return accepted
+}
+
+// outcome is what became of a burst.
+type outcome struct {
+	accepted int              // frames of the batch that are done
+	more     bool             // the ring may take others at once: nothing was missing
+	call     *virtqueue.Event // is to be signalled
+	broken   error            // the ring ended, and its owner is to be told why
+	tell     *virtqueue.Event // the same for the front-end: is to be signalled
 }
 
 // burst is one hold of the lock: buffers are taken, filled and published once,
 // in the order of the avail ring. When the receiver's memory faults its ring is
 // broken and batch is a counted drop; when the sender's does, the ring is as
-// before and the fault goes on to the sender. more is false when buffers ran
-// out or somebody else holds the lock.
-func (r *rxRing) burst(b *burst, soft *nbl.Softener, batch []*nbl.List) (accepted int, more bool, call *virtqueue.Event) {
+// before and the fault goes on to the sender. The outcome is empty when
+// somebody else holds the lock.
+func (r *rxRing) burst(b *burst, soft *nbl.Softener, batch []*nbl.List) (out outcome) {
 	if r.stopping.Load() || !r.mu.TryLock() {
-		return 0, false, nil
+		return outcome{}
 	}
+	defer r.mu.Unlock() // also when a fault goes on
 	b.reset()
 	defer func() {
 		if p := recover(); p != nil {
-			accepted, more, call = r.faulted(b, p, batch), true, nil
+			out = r.faulted(b, p, batch)
 		}
-		r.mu.Unlock()
 	}()
 	if reason := r.refuses(); reason != metrics.ReasonNone {
-		r.nic.counters.Drops.Add(reason, uint64(len(batch)))
-		return len(batch), true, nil
+		return r.drop(batch, reason)
 	}
 	r.gather(b, soft, batch)
 	if err := r.place(b); err != nil {
-		r.undo(b)
-		r.broken(err)
-		r.nic.counters.Drops.Add(metrics.ReasonBroken, uint64(len(batch)))
-		return len(batch), true, nil
+		return r.end(b, batch, metrics.ReasonBroken, err)
 	}
 	r.writeHeaders(b)
 	r.copyFrames(b)
 	if r.publish(b) {
-		call = r.q.Call()
+		out.call = r.q.Call()
 	}
-	return r.settle(b, batch), b.placed == b.n, call
+	out.accepted, out.more = r.settle(b, batch), b.placed == b.n || b.full
+	return out
 }
 
 // refuses says why no frame can go into this ring now.
@@ -127,35 +136,59 @@ func (r *rxRing) refuses() metrics.Reason {
 	return metrics.ReasonNone
 }
 
-// faulted settles a panic inside a burst. The caller holds mu, which its
-// deferred function releases, also when the panic goes on.
-func (r *rxRing) faulted(b *burst, p any, batch []*nbl.List) (accepted int) {
+// drop counts batch as lost for reason.
+func (r *rxRing) drop(batch []*nbl.List, reason metrics.Reason) outcome {
+	r.nic.counters.Drops.Add(reason, uint64(len(batch)))
+	return outcome{accepted: len(batch), more: true}
+}
+
+// end gives back what a burst has taken, ends the ring and drops batch. The
+// caller holds mu.
+func (r *rxRing) end(b *burst, batch []*nbl.List, reason metrics.Reason, err error) outcome {
+	r.undo(b)
+	out := r.drop(batch, reason)
+	out.broken = r.broken(err)
+	out.tell = r.q.TakeErr()
+	return out
+}
+
+// faulted settles a panic inside a burst: a fault of the receiver's memory ends
+// its ring, any other goes on. The caller holds mu.
+func (r *rxRing) faulted(b *burst, p any, batch []*nbl.List) outcome {
 	fault := sharedmem.AsFault(p)
 	if fault == nil {
 		panic(p)
 	}
-	r.undo(b)
-	if fault.Map != r.q.Mem() {
-		panic(fault)
+	if fault.Map == r.q.Mem() {
+		return r.end(b, batch, metrics.ReasonFault, fault)
 	}
-	r.broken(fault)
-	r.nic.counters.Drops.Add(metrics.ReasonFault, uint64(len(batch)))
-	return len(batch)
+	r.undo(b)
+	panic(fault)
 }
 
-// broken ends the ring and tells the owner once. The caller holds mu.
-func (r *rxRing) broken(err error) {
+// broken ends the ring. It answers err when the owner is to be told of it, once
+// per ring and without a lock. The caller holds mu.
+func (r *rxRing) broken(err error) error {
 	r.q.Break(err)
-	if !r.told.Swap(true) {
+	if r.told.Swap(true) {
+		return nil
+	}
+	return err
+}
+
+// breakCaller ends the ring whose call descriptor is dead, unless the ring was
+// replaced since it asked for the call. It answers the descriptor that tells
+// the front-end so.
+func (r *rxRing) breakCaller(call *virtqueue.Event) (tell *virtqueue.Event) {
+	r.mu.Lock()
+	var err error
+	if r.q != nil && r.q.Call() == call {
+		err = r.broken(errCallBlocked)
+		tell = r.q.TakeErr()
+	}
+	r.mu.Unlock()
+	if err != nil {
 		r.nic.indicateBroken(r.pair, err)
 	}
-}
-
-// breakRing is broken for a caller without the lock.
-func (r *rxRing) breakRing(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.q != nil {
-		r.broken(err)
-	}
+	return tell
 }

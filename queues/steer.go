@@ -10,16 +10,16 @@ import (
 // frames come back by the same pair (virtio 1.3, section 5.1.6.5.6, automatic
 // receive steering). It is a fixed table: flows that share a slot share a pair.
 type flowTable struct {
-	pair [flowSlots]atomic.Uint32
+	pair [flowSlots]atomic.Uint32 // pair + 1; 0: the guest has sent nothing of these flows
 }
 
 const flowSlots = 1024
 
 // route picks the ring for the first frame of batch and how far the batch goes
-// by the same ring.
+// by the same ring. Frames are hashed only if there is a choice.
 func (n *NIC) route(batch []*nbl.List) (*rxRing, []*nbl.List) {
-	if n.steering == nil {
-		return &n.rings[0], batch
+	if only, ok := n.onlyPair(); ok {
+		return &n.rings[only], batch
 	}
 	first := n.pairOf(batch[0])
 	run := 1
@@ -29,10 +29,31 @@ func (n *NIC) route(batch []*nbl.List) (*rxRing, []*nbl.List) {
 	return &n.rings[first], batch[:run]
 }
 
-// pairOf is the pair for l's flow: the one that the guest uses for it, else
-// pair 0; when that one is not in use, the next that is.
+// onlyPair is the pair that frames go by when there is no choice: the only one
+// in use, or pair 0 when none is.
+func (n *NIC) onlyPair() (pair int, ok bool) {
+	used := 0
+	for i := range n.rings {
+		if !n.rings[i].usable() {
+			continue
+		}
+		if used++; used > 1 {
+			return 0, false
+		}
+		pair = i
+	}
+	return pair, true
+}
+
+// pairOf is the pair for l's flow: the one that the guest sends it by, any
+// (but always the same) when it has sent none; when that one is not in use,
+// the next that is.
 func (n *NIC) pairOf(l *nbl.List) int {
-	want := int(n.steering.pair[l.FlowHash()%flowSlots].Load())
+	hash := l.FlowHash()
+	want := int(hash>>16) % len(n.rings)
+	if known := n.steering.pair[hash%flowSlots].Load(); known != 0 {
+		want = int(known) - 1
+	}
 	for i := range n.rings {
 		at := (want + i) % len(n.rings)
 		if n.rings[at].usable() {
@@ -45,13 +66,13 @@ func (n *NIC) pairOf(l *nbl.List) int {
 // NoteSent remembers that the guest sent these packets by pair. The sender's
 // worker calls it with each batch.
 func (n *NIC) NoteSent(pair int, batch []*nbl.List) {
-	if n.steering == nil {
+	if _, ok := n.onlyPair(); ok {
 		return
 	}
 	for _, l := range batch {
 		slot := &n.steering.pair[l.FlowHash()%flowSlots]
-		if slot.Load() != uint32(pair) {
-			slot.Store(uint32(pair))
+		if slot.Load() != uint32(pair)+1 {
+			slot.Store(uint32(pair) + 1)
 		}
 	}
 }

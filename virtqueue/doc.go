@@ -50,9 +50,9 @@
 // Malformed: the chain is well-formed but its content is not; that is the
 // owner's affair, who pushes the chain and counts. Broken: the ring itself
 // makes no sense (an index out of range, a loop, an address outside the
-// guest's memory); the first such finding is kept as a [BrokenError], the err
-// descriptor is signalled, and Pop gives the same answer until the ring is
-// started anew, with a new Queue.
+// guest's memory); the first such finding is kept as a [BrokenError], the owner
+// signals the err descriptor once ([Queue.TakeErr]), and Pop gives the same
+// answer until the ring is started anew, with a new Queue.
 //
 // # Notifications
 //

@@ -37,7 +37,8 @@ type Queue struct {
 	arenaUsed int
 	reserve   int // half of the arena
 
-	dead error // why there are no chains any more: *BrokenError or ErrSuspended
+	owed *Event // Config.Err, until the owner takes it to tell of the broken ring
+	dead error  // why there are no chains any more: *BrokenError or ErrSuspended
 }
 
 // noChain stands for a head in the error of a Push beyond what is taken.
@@ -174,8 +175,8 @@ func (q *Queue) write(used []Used) bool {
 }
 
 // Break ends the ring: err is kept as the answer of every later Pop, wrapped
-// in a *[BrokenError] if it is none, and the err descriptor is signalled. Only
-// the first call does anything. It touches no guest memory.
+// in a *[BrokenError] if it is none, and TakeErr has the err descriptor. Only the
+// first call does anything. It touches no guest memory.
 func (q *Queue) Break(err error) {
 	if q.dead != nil {
 		return
@@ -185,7 +186,17 @@ func (q *Queue) Break(err error) {
 		broken = &BrokenError{Ring: q.cfg.Index, Reason: ReasonOwner, Position: q.next, Err: err}
 	}
 	q.dead = broken
-	q.cfg.Err.Signal() // nobody to tell when the descriptor is dead too
+	q.owed = q.cfg.Err
+}
+
+// TakeErr is the descriptor to be signalled because the ring broke, once; nil
+// otherwise. The owner signals it, where a hostile front-end that makes the
+// write block can be dealt with: a Queue is used under locks and on threads
+// that must not wait.
+func (q *Queue) TakeErr() *Event {
+	e := q.owed
+	q.owed = nil
+	return e
 }
 
 // broken makes the error for what was found.

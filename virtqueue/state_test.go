@@ -126,7 +126,7 @@ func TestSuspended(t *testing.T) {
 	}
 	p.Queue.Unpop(1)
 	p.Queue.Break(errors.New("too late"))
-	if p.Queue.Broken() != nil || signals(t, p.Err) != 0 {
+	if p.Queue.Broken() != nil || p.Queue.TakeErr() != nil {
 		t.Errorf("broken: %v", p.Queue.Broken())
 	}
 	if pushAll(p.Queue, chains) || p.Queue.Arm() || p.Driver.UsedIdx() != 0 {

@@ -45,6 +45,10 @@ func (g *Group) watch(quit <-chan struct{}) {
 			if e == nil {
 				continue
 			}
+			if first && !e.Full() {
+				marks[i].ticks = 0 // the worker has lost its CPU; the call would go through
+				continue
+			}
 			// Repeated at each tick: the front-end may fill the counter again
 			// before the worker's write gets its turn.
 			e.Kill()

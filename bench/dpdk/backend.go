@@ -72,7 +72,7 @@ func (r *rig) startNetVhost(ctx context.Context) (*back, error) {
 		return nil, err
 	}
 	b := &back{process: t.process, end: t.quit, report: func() {
-		t.command(ctx, "show fwd stats all") // for the tail only; an answer that fails to come is visible there
+		_, _ = t.command(ctx, "show fwd stats all") // for the tail only: there a missing answer is visible too
 	}}
 	if _, err := t.ready(ctx); err != nil {
 		return b, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -28,6 +29,7 @@ type finding struct {
 	Combination combination `json:"combination"`
 	Seconds     float64     `json:"seconds"`
 	Passed      uint64      `json:"passed"` // frames forwarded by the back-end between the samples
+	Pairs       []int       `json:"pairs"`  // in which queue pair's receive rings the frames were at the end, both ports
 	Verdict     verdict     `json:"verdict"`
 	Failure     string      `json:"failure,omitempty"`
 }
@@ -79,7 +81,7 @@ func (f finding) String() string {
 	if f.Failure != "" {
 		return fmt.Sprintf("FAILED  %s, %s: %s", f.Combination, f.Backend, f.Failure)
 	}
-	return fmt.Sprintf("ok      %s, %s: %d frames back intact after %d passes in %.1f s", f.Combination, f.Backend, f.Verdict.Intact, f.Passed, f.Seconds)
+	return fmt.Sprintf("ok      %s, %s: %d frames back intact after %d passes in %.1f s, by pairs %v", f.Combination, f.Backend, f.Verdict.Intact, f.Passed, f.Seconds, f.Pairs)
 }
 
 // closedLoop is one combination under check.
@@ -94,7 +96,7 @@ func (b *bench) check(ctx context.Context, backend string, what combination, d t
 	var c closedLoop
 	for port := range c.sent {
 		var err error
-		if c.sent[port], err = loopFrames(port, b.options.frames, what.Size); err != nil {
+		if c.sent[port], err = loopFrames(port, b.options.frames, what.Size, what.Queues); err != nil {
 			return f, err
 		}
 	}
@@ -111,16 +113,16 @@ func (b *bench) check(ctx context.Context, backend string, what combination, d t
 func (c *closedLoop) captureDevices(dir string, queues int) ([]string, error) {
 	var devices []string
 	for port, frames := range c.sent {
-		device := fmt.Sprintf("net_pcap%d", port)
+		device := []string{fmt.Sprintf("net_pcap%d", port)}
 		for q := range queues {
-			from, to := q*len(frames)/queues, (q+1)*len(frames)/queues
+			from, to := share(len(frames), queues, q)
 			in := filepath.Join(dir, fmt.Sprintf("in-%d-%d.pcap", port, q))
 			if err := writePcap(in, frames[from:to]); err != nil {
 				return nil, err
 			}
-			device += fmt.Sprintf(",rx_pcap=%s,tx_pcap=%s", in, outFile(dir, port, q))
+			device = append(device, "rx_pcap="+in, "tx_pcap="+outFile(dir, port, q))
 		}
-		devices = append(devices, device)
+		devices = append(devices, strings.Join(device, ","))
 	}
 	return devices, nil
 }
@@ -167,7 +169,7 @@ func (c *closedLoop) run(ctx context.Context, d time.Duration, f *finding) error
 	if err := c.quitFrontEnd(); err != nil { // testpmd completes the files when it ends
 		return err
 	}
-	if f.Verdict, err = c.compare(); err != nil {
+	if f.Verdict, err = c.compare(f); err != nil {
 		return err
 	}
 	if p.errors > 0 {
@@ -252,8 +254,9 @@ func (c *closedLoop) letOut(ctx context.Context, port int) error {
 
 // compare reads the files that were written. Several queue pairs have no common
 // order, so order is only looked at with one.
-func (c *closedLoop) compare() (verdict, error) {
+func (c *closedLoop) compare(f *finding) (verdict, error) {
 	var total verdict
+	f.Pairs = make([]int, c.what.Queues)
 	for port := range c.sent {
 		var got [][]byte
 		for q := range c.what.Queues {
@@ -262,6 +265,7 @@ func (c *closedLoop) compare() (verdict, error) {
 				return total, err
 			}
 			got = append(got, frames...)
+			f.Pairs[q] += len(frames)
 		}
 		total = total.join(judge(c.sent[1-port], c.sent[port], got, c.what.Queues == 1))
 	}

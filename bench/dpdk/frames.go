@@ -21,12 +21,14 @@ const (
 	udpAt     = ipAt + 20
 	numberAt  = udpAt + 8
 	randomAt  = numberAt + 4
-	flowCount = 64 // UDP source ports in use, so that a flow hash finds several rings
+	flowCount = 16 // UDP source ports per queue pair: a flow keeps to its pair, as a guest's does
 )
 
 // loopFrames makes the frames that enter at one of the two ports: from its MAC
-// to the other's, each different. The same arguments make the same frames.
-func loopFrames(port, count, size int) ([][]byte, error) {
+// to the other's, each different, a share for each queue pair. The two ports'
+// frames are of the same flows, in both directions. The same arguments make the
+// same frames.
+func loopFrames(port, count, size, queues int) ([][]byte, error) {
 	var mac [2]net.HardwareAddr
 	for i := range mac {
 		var err error
@@ -35,29 +37,38 @@ func loopFrames(port, count, size int) ([][]byte, error) {
 		}
 	}
 	random := rand.NewChaCha8([32]byte{byte(port), byte(size), byte(size >> 8)})
-	frames := make([][]byte, count)
-	for i := range frames {
-		f := make([]byte, size)
-		copy(f, mac[1-port])
-		copy(f[6:], mac[port])
-		binary.BigEndian.PutUint16(f[12:], 0x0800)
-		binary.BigEndian.PutUint32(f[numberAt:], uint32(port)<<16|uint32(i))
-		random.Read(f[randomAt:]) // never fails
-		putHeaders(f, uint16(10_000+i%flowCount))
-		frames[i] = f
+	frames := make([][]byte, 0, count)
+	for q := range queues {
+		from, to := share(count, queues, q)
+		for i := from; i < to; i++ {
+			f := make([]byte, size)
+			copy(f, mac[1-port])
+			copy(f[6:], mac[port])
+			binary.BigEndian.PutUint16(f[12:], 0x0800)
+			binary.BigEndian.PutUint32(f[numberAt:], uint32(port)<<16|uint32(i))
+			_, _ = random.Read(f[randomAt:]) // never fails
+			putHeaders(f, byte(port), uint16(10_000+q*flowCount+i%flowCount))
+			frames = append(frames, f)
+		}
 	}
 	return frames, nil
 }
 
-// putHeaders writes valid IPv4 and UDP headers: a switch may look at them.
-func putHeaders(f []byte, sourcePort uint16) {
+// share is the part of so many frames that enters by queue pair q.
+func share(count, queues, q int) (from, to int) {
+	return q * count / queues, (q + 1) * count / queues
+}
+
+// putHeaders writes valid IPv4 and UDP headers, since a switch may look at them:
+// flow number flow, from the given port's end.
+func putHeaders(f []byte, port byte, flow uint16) {
 	ip, udp := f[ipAt:udpAt], f[udpAt:]
 	ip[0], ip[8], ip[9] = 0x45, 64, 17 // version and length, time to live, UDP
 	binary.BigEndian.PutUint16(ip[2:], uint16(len(f)-ipAt))
-	copy(ip[12:], []byte{192, 0, 2, 1, 192, 0, 2, 2}) // RFC 5737's addresses for examples
+	copy(ip[12:], []byte{192, 0, 2, 1 + port, 192, 0, 2, 2 - port}) // RFC 5737's addresses for examples
 	binary.BigEndian.PutUint16(ip[10:], ^sum(ip, 0))
-	binary.BigEndian.PutUint16(udp, sourcePort)
-	binary.BigEndian.PutUint16(udp[2:], 9) // discard
+	binary.BigEndian.PutUint16(udp, flow)
+	binary.BigEndian.PutUint16(udp[2:], flow)
 	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
 	pseudo := uint32(sum(ip[12:20], 0)) + 17 + uint32(len(udp))
 	check := ^sum(udp, pseudo)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,10 +15,10 @@ import (
 func loop(t *testing.T, count int) (want, foreign [][]byte) {
 	t.Helper()
 	var err error
-	if want, err = loopFrames(0, count, minSize); err != nil {
+	if want, err = loopFrames(0, count, minSize, 1); err != nil {
 		t.Fatal(err)
 	}
-	if foreign, err = loopFrames(1, count, minSize); err != nil {
+	if foreign, err = loopFrames(1, count, minSize, 1); err != nil {
 		t.Fatal(err)
 	}
 	return want, foreign
@@ -27,7 +28,7 @@ func TestLoopFramesAreDifferentAndValid(t *testing.T) {
 	for _, size := range []int{minSize, 65, maxSize} {
 		seen := map[string]bool{}
 		for port := range 2 {
-			frames, err := loopFrames(port, 100, size)
+			frames, err := loopFrames(port, 100, size, 3)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -48,6 +49,43 @@ func TestLoopFramesAreDifferentAndValid(t *testing.T) {
 		if len(seen) != 200 {
 			t.Errorf("size %d: %d different frames, want 200", size, len(seen))
 		}
+	}
+}
+
+func TestLoopFramesKeepAFlowInItsPair(t *testing.T) {
+	const count, queues = 100, 3
+	pairs := map[uint16]map[int]bool{} // by flow
+	for port := range 2 {
+		frames, err := loopFrames(port, count, minSize, queues)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := 0
+		for q := range queues {
+			from, to := share(count, queues, q)
+			if from != next {
+				t.Fatalf("pair %d begins at %d, want %d", q, from, next)
+			}
+			next = to
+			for _, f := range frames[from:to] {
+				flow := binary.BigEndian.Uint16(f[udpAt:])
+				if pairs[flow] == nil {
+					pairs[flow] = map[int]bool{}
+				}
+				pairs[flow][q] = true
+			}
+		}
+		if next != count {
+			t.Errorf("the shares end at %d, want %d", next, count)
+		}
+	}
+	for flow, in := range pairs {
+		if len(in) != 1 {
+			t.Errorf("flow %d enters by %d pairs, want 1", flow, len(in))
+		}
+	}
+	if len(pairs) != queues*flowCount {
+		t.Errorf("%d flows, want %d", len(pairs), queues*flowCount)
 	}
 }
 

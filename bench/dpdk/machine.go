@@ -28,8 +28,8 @@ type machine struct {
 }
 
 // inspectMachine looks for everything a run needs and, when something is
-// missing, names all of it with what to do. It changes nothing but for the files
-// of dead runs, see removeStale.
+// missing, names all of it with what to do. It changes nothing, except that it
+// removes the files of dead runs.
 func inspectMachine(o options) (machine, error) {
 	var m machine
 	var missing []error
@@ -67,7 +67,10 @@ func inspectMachine(o options) (machine, error) {
 	if m.hugeDir != "" && syscall.Access(m.hugeDir, 2) != nil {
 		need(fmt.Errorf("%s is not writable for this user: run as root", m.hugeDir))
 	}
-	removeStale(m.hugeDir)
+	removeStale(os.TempDir())
+	if m.hugeDir != "" {
+		removeStale(m.hugeDir)
+	}
 	free, err := os.ReadFile(freePagesFile)
 	need(err)
 	need(checkFreePages(string(free), testpmds))
@@ -116,21 +119,18 @@ func checkFreePages(text string, testpmds int) error {
 // process id follows, so that a later run can tell a dead run's files.
 const namePrefix = "vhostnet-bench-"
 
-// removeStale removes the huge page files of runs that were killed before they
-// could: their memory would stay taken.
-func removeStale(hugeDir string) {
-	if hugeDir == "" {
-		return
-	}
-	names, err := filepath.Glob(filepath.Join(hugeDir, namePrefix+"*"))
+// removeStale removes from a directory what runs left that were killed before
+// they could tidy up: the memory of huge page files would stay taken.
+func removeStale(dir string) {
+	names, err := filepath.Glob(filepath.Join(dir, namePrefix+"*"))
 	if err != nil {
 		return // only a malformed pattern fails
 	}
 	for _, name := range names {
 		rest := strings.TrimPrefix(filepath.Base(name), namePrefix)
 		pid, err := strconv.Atoi(rest[:max(strings.IndexByte(rest, '-'), 0)])
-		if err == nil && syscall.Kill(pid, 0) == syscall.ESRCH {
-			os.Remove(name)
+		if err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			_ = os.RemoveAll(name) // what stays is in nobody's way but the free pages', which are counted next
 		}
 	}
 }

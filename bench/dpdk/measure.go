@@ -49,17 +49,14 @@ func (b *bench) measureAll(ctx context.Context, out io.Writer) error {
 				slices.Reverse(order)
 			}
 			for _, l := range order {
-				m, err := b.measure(ctx, l.backend, what)
+				m, err := b.measureUndisturbed(ctx, l, what, round+1)
 				if ctx.Err() != nil {
 					return errors.New("interrupted")
 				}
-				m.Backend, m.Round = l.label, round+1
 				if err != nil {
 					failures++
-					m.Failure = err.Error()
 				}
 				all = append(all, m)
-				b.announce(m, err)
 			}
 		}
 	}
@@ -70,6 +67,22 @@ func (b *bench) measureAll(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("%d of %d measurements failed", failures, len(all))
 	}
 	return nil
+}
+
+// measureUndisturbed measures, and again as often as patience allows when other
+// programs used the cores meanwhile. The last measurement counts.
+func (b *bench) measureUndisturbed(ctx context.Context, l label, what combination, round int) (measurement, error) {
+	for tries := 0; ; tries++ {
+		m, err := b.measure(ctx, l.backend, what)
+		m.Backend, m.Round = l.label, round
+		if err != nil {
+			m.Failure = err.Error()
+		}
+		b.announce(m, err)
+		if err != nil || !m.contended() || tries == b.options.patience {
+			return m, err
+		}
+	}
 }
 
 // announce reports one measurement as it is made.
@@ -88,8 +101,7 @@ func (b *bench) announce(m measurement, err error) {
 
 // logTails prints what the programs of a failed run printed last.
 func (b *bench) logTails(err error) {
-	var run *runError
-	if errors.As(err, &run) {
+	if run, ok := errors.AsType[*runError](err); ok {
 		b.logf("%s", run.tails)
 	}
 }

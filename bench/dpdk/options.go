@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ type options struct {
 	packed    bool
 	flood     bool
 	runs      int
+	patience  int           // repetitions of a measurement that had to share its cores
 	duration  time.Duration // of one measurement, or of one combination's circulation
 	long      time.Duration // check: of the first combination; 0: as the others
 	frames    int           // check: frames per direction
@@ -70,6 +72,7 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	fs.BoolVar(&o.packed, "packed", false, "ask for packed rings")
 	fs.BoolVar(&o.flood, "flood", false, "measure unknown destinations too, in rows of their own")
 	fs.IntVar(&o.runs, "runs", 3, "rounds; the back-ends alternate within a round")
+	fs.IntVar(&o.patience, "patience", 2, "how often a measurement is repeated when other programs used its cores")
 	seconds := fs.Float64("seconds", 2, "seconds per measurement, or per combination with -check")
 	long := fs.Float64("long", 0, "with -check: seconds for the first combination")
 	fs.IntVar(&o.frames, "frames", 512, "with -check: frames that circulate per direction")
@@ -82,7 +85,7 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	fs.IntVar(&o.frontCore, "front-core", 1, "core of the front-end's forwarding thread")
 	fs.IntVar(&o.backCore, "back-core", 0, "core of the back-end's forwarding thread")
 	if err := fs.Parse(args); err != nil {
-		if err == flag.ErrHelp {
+		if errors.Is(err, flag.ErrHelp) {
 			return o, err
 		}
 		return o, &usageError{err.Error()}
@@ -138,6 +141,8 @@ func (o *options) validate() error {
 	switch {
 	case o.runs < 1:
 		return usagef("-runs %d: at least 1 is needed, 3 for a median worth the name", o.runs)
+	case o.patience < 0:
+		return usagef("-patience %d: 0 or more is accepted", o.patience)
 	case o.duration < 100*time.Millisecond || o.duration > time.Hour:
 		return usagef("-seconds %v: 0.1 to 3600 is accepted", o.duration.Seconds())
 	case o.long < 0 || o.long > time.Hour:

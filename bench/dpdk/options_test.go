@@ -71,6 +71,7 @@ func TestOptionsRefused(t *testing.T) {
 		{"-mrg yes", `"yes"`},
 		{"-backend ovs", `"ovs"`},
 		{"-runs 0", "-runs 0"},
+		{"-patience -1", "-patience -1"},
 		{"-seconds 0", "-seconds 0"},
 		{"-frames 1000", "-frames 1000"},
 		{"-o xml", "-o xml"},
@@ -79,8 +80,7 @@ func TestOptionsRefused(t *testing.T) {
 		{"64", `"64"`},
 	} {
 		_, err := parseOptions(strings.Fields(c.args), io.Discard)
-		var usage *usageError
-		if !errors.As(err, &usage) {
+		if _, ok := errors.AsType[*usageError](err); !ok {
 			t.Errorf("%s: error %v, want a usage error", c.args, err)
 		} else if !strings.Contains(err.Error(), c.names) {
 			t.Errorf("%s: %q does not name %s", c.args, err, c.names)

@@ -63,8 +63,8 @@ func (p *process) waitFor(ctx context.Context, from int, marker string, limit ti
 	for {
 		ended := p.ended() // before the look: then nothing can follow what is seen
 		text, changed := p.out.after(from)
-		if i := strings.Index(text, marker); i >= 0 {
-			return text[:i], nil
+		if before, _, found := strings.Cut(text, marker); found {
+			return before, nil
 		}
 		if ended {
 			return text, fmt.Errorf("%s ended (%v) before it printed %q", p.name, p.cmd.ProcessState, marker)
@@ -96,15 +96,17 @@ func (p *process) stop(ask func(), grace time.Duration) error {
 	case <-time.After(grace):
 	}
 	// Not reaped yet, so the group's number cannot belong to anyone else.
-	err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
-	<-p.done // SIGKILL was sent; WaitDelay bounds the rest
-	return fmt.Errorf("%s did not end within %v and was killed (kill: %v)", p.name, grace, err)
+	if err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("%s did not end within %v and could not be killed: %w", p.name, grace, err)
+	}
+	<-p.done // WaitDelay bounds what may still hold its output
+	return fmt.Errorf("%s did not end within %v and was killed", p.name, grace)
 }
 
-// signal sends s to the process itself; one that is gone is no error.
+// signal sends s to the process itself, unless it is gone.
 func (p *process) signal(s syscall.Signal) {
 	if !p.ended() {
-		p.cmd.Process.Signal(s)
+		_ = p.cmd.Process.Signal(s) // fails when it has ended since
 	}
 }
 

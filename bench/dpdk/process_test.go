@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -19,7 +20,7 @@ func shell(t *testing.T, script string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.stop(func() {}, 0) })
+	t.Cleanup(func() { _ = p.stop(func() {}, 0) }) // an error for one that has ended
 	return p
 }
 
@@ -56,7 +57,7 @@ func TestWaitForIsBounded(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := p.waitFor(ctx, 0, "ready", testLimit); err != context.Canceled {
+	if _, err := p.waitFor(ctx, 0, "ready", testLimit); !errors.Is(err, context.Canceled) {
 		t.Errorf("after cancelling: %v", err)
 	}
 }
@@ -89,7 +90,7 @@ func alive(pid string) bool {
 
 func TestStopAsksFirst(t *testing.T) {
 	p := shell(t, "read line; echo $line")
-	if err := p.stop(func() { io.WriteString(p.in, "bye\n") }, testLimit); err != nil {
+	if err := p.stop(func() { _, _ = io.WriteString(p.in, "bye\n") }, testLimit); err != nil {
 		t.Error(err)
 	}
 	if got := p.tail(10); !strings.Contains(got, "bye") {
@@ -107,9 +108,13 @@ func TestOutputIsBounded(t *testing.T) {
 	o := newOutput()
 	chunk := []byte(strings.Repeat("x", maxOutput/4))
 	for range 8 {
-		o.Write(chunk)
+		if n, err := o.Write(chunk); n != len(chunk) || err != nil {
+			t.Fatalf("Write says %d, %v", n, err)
+		}
 	}
-	o.Write([]byte("end"))
+	if _, err := o.Write([]byte("end")); err != nil {
+		t.Fatal(err)
+	}
 	if len(o.text) > maxOutput || o.length() != 2*maxOutput+3 {
 		t.Errorf("%d bytes are kept and %d counted, want at most %d and %d", len(o.text), o.length(), maxOutput, 2*maxOutput+3)
 	}

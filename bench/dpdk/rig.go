@@ -27,14 +27,15 @@ type rig struct {
 // with its two virtio ports, followed by the given further devices. When it
 // fails it leaves nothing behind.
 func (b *bench) newRig(ctx context.Context, backend string, what combination, extra func(dir string) ([]string, error)) (*rig, error) {
-	dir, err := os.MkdirTemp("", namePrefix)
+	b.rigs++
+	prefix := fmt.Sprintf("%s%d-%d-", namePrefix, os.Getpid(), b.rigs)
+	dir, err := os.MkdirTemp("", prefix)
 	if err != nil {
 		return nil, err
 	}
-	b.rigs++
 	r := &rig{
 		options: b.options, machine: b.machine, what: what, dir: dir,
-		prefix:  fmt.Sprintf("%s%d-%d-", namePrefix, os.Getpid(), b.rigs),
+		prefix:  prefix,
 		sockets: [2]string{filepath.Join(dir, "a.sock"), filepath.Join(dir, "b.sock")},
 	}
 	if err := r.start(ctx, backend, extra); err != nil {

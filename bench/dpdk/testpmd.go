@@ -97,6 +97,6 @@ func (t *testpmd) commands(ctx context.Context, lines ...string) error {
 // quit ends testpmd.
 func (t *testpmd) quit() error {
 	return t.stop(func() {
-		io.WriteString(t.in, "quit\n") // a closed pipe is a process that ends by itself
+		_, _ = io.WriteString(t.in, "quit\n") // a closed pipe is a process that ends by itself
 	}, quitLimit)
 }

@@ -202,6 +202,16 @@ func readPipe(fd, n int) (int, error) {
 	return unix.Read(fd, buf[:min(n, drainBytes)])
 }
 
+// Full reports whether the counter has no room for a signal, so that a write
+// waits if the descriptor is a blocking one. It never waits itself.
+func (e *Event) Full() bool {
+	if e == nil || !e.use(0) {
+		return false
+	}
+	defer e.done()
+	return !ready(e.fd, unix.POLLOUT)
+}
+
 // Kill marks the event dead for good and empties the counter, so that a Signal
 // that waits in its write returns. It never waits, and works after Close as
 // long as that Signal is in flight. A peer that fills the counter again before

@@ -285,3 +285,28 @@ func BenchmarkSignal(b *testing.B) {
 		e.Signal()
 	}
 }
+
+// Full tells a counter that takes no signal from one that does.
+func TestV76_Full(t *testing.T) {
+	e, err := NewEvent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if e.Full() {
+		t.Error("a new event is full")
+	}
+	if _, err := unix.Write(e.FD(), binary.NativeEndian.AppendUint64(nil, 1<<64-2)); err != nil {
+		t.Fatal(err)
+	}
+	if !e.Full() {
+		t.Error("an event whose counter is at its end has room")
+	}
+	e.Drain()
+	if e.Full() {
+		t.Error("a drained event is full")
+	}
+	if (*Event)(nil).Full() {
+		t.Error("no event is full")
+	}
+}

@@ -122,11 +122,7 @@ func (f *FrontEnd) Kicks(i int) uint64 { return f.mustRing(i).kicks.Load() }
 // guest booted, 0 when it has none. Rings of a libkrun guest share one. It
 // panics when there is no such ring.
 func (f *FrontEnd) Calls(i int) uint64 {
-	r := f.mustRing(i)
-	if r.call == nil {
-		return 0
-	}
-	return r.call.collect()
+	return f.mustRing(i).call.Load().signals()
 }
 
 // Outstanding is how many chains of ring i are with the device, or returned

@@ -3,6 +3,7 @@ package vutest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"vhostnet/vhostuser"
@@ -78,14 +79,7 @@ func kindOf(k Kind) (*kind, error) {
 
 // anyOf makes a kind's acked of a list.
 func anyOf(list ...vhostuser.Request) func(vhostuser.Request) bool {
-	return func(r vhostuser.Request) bool {
-		for _, one := range list {
-			if r == one {
-				return true
-			}
-		}
-		return false
-	}
+	return func(r vhostuser.Request) bool { return slices.Contains(list, r) }
 }
 
 // offloads are the features by which driver and device leave work to each

@@ -49,15 +49,11 @@ func (f *FrontEnd) SetCall(ctx context.Context, i int) error {
 		return err
 	}
 	f.lines = append(f.lines, l)
-	if err := f.setEvent(ctx, vhostuser.SetVringCall, i, l.event); err != nil {
+	l.old = r.call.Load()
+	if err := r.listen(l); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.call != nil {
-		l.total.Store(r.call.collect())
-	}
-	return r.listen(l)
+	return f.setEvent(ctx, vhostuser.SetVringCall, i, l.event)
 }
 
 // SetCallFD gives the back-end fd as the interrupt of ring i, nil for none,
@@ -73,15 +69,12 @@ func (f *FrontEnd) SetCallFD(ctx context.Context, i int, fd *sys.FD) error {
 	if fd != nil {
 		fds = append(fds, fd)
 	}
-	if err := f.tell(ctx, vhostuser.SetVringCall, v.Marshal(), fds...); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.listen(nil)
+	r.call.Store(nil)
+	return f.tell(ctx, vhostuser.SetVringCall, v.Marshal(), fds...)
 }
 
-// SetKick gives ring i a new kick event and tells the back-end.
+// SetKick gives ring i a new kick event and tells the back-end. It waits for a
+// Send or Recv on that ring.
 func (f *FrontEnd) SetKick(ctx context.Context, i int) error {
 	r, err := f.ring(i)
 	if err != nil {
@@ -100,7 +93,7 @@ func (f *FrontEnd) SetKick(ctx context.Context, i int) error {
 
 // Errors is how often the back-end signalled the error event of ring i, which
 // QEMU alone sends. It panics when there is no such ring in the NIC.
-func (f *FrontEnd) Errors(i int) uint64 { return f.errs[i].collect() }
+func (f *FrontEnd) Errors(i int) uint64 { return f.errs[i].signals() }
 
 // MemTable is the guest's memory as SET_MEM_TABLE tells it, with duplicates of
 // its files that the caller closes: what a front-end alters to misbehave.
@@ -173,8 +166,6 @@ func (f *FrontEnd) addMemReg(ctx context.Context, r Region) error {
 func (f *FrontEnd) remMemReg(ctx context.Context, r Region) error {
 	return f.tell(ctx, vhostuser.RemMemReg, vhostuser.SingleRegion{Region: r.wire()}.Marshal())
 }
-
-func contains(list []Region, r Region) bool { return slices.Contains(list, r) }
 
 // Truncate cuts a memory file of the guest to size bytes, under the running
 // back-end. It needs Options.Truncatable; the guest's own use of what is gone

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"vhostnet/internal/sys"
 	"vhostnet/sharedmem"
@@ -37,6 +38,7 @@ type memory struct {
 	// maps are the mappings, the newest last. Older ones stay until the end, as
 	// rings hold Blocks of them; the bytes are the same.
 	maps []*sharedmem.Map
+	now  atomic.Pointer[sharedmem.Map] // the newest, for those that move frames meanwhile
 	pages
 }
 
@@ -94,11 +96,10 @@ func (m *memory) remap(regions []Region) error {
 		return fmt.Errorf("vutest: map the guest's memory: %w", err)
 	}
 	m.regions, m.maps = slices.Clone(regions), append(m.maps, next)
+	m.now.Store(next)
 	m.cover(m.regions)
 	return nil
 }
-
-func (m *memory) current() *sharedmem.Map { return m.maps[len(m.maps)-1] }
 
 func (m *memory) close() {
 	for _, old := range m.maps {
@@ -138,13 +139,13 @@ func (m *memory) user(gpa uint64) (uint64, error) {
 
 // block is the front-end's window on n bytes of the guest's memory; they must
 // lie in one region.
-func (m *memory) block(gpa, n uint64) (sharedmem.Block, error) { return m.current().Block(gpa, n) }
+func (m *memory) block(gpa, n uint64) (sharedmem.Block, error) { return m.now.Load().Block(gpa, n) }
 
 var errOutside = errors.New("vutest: address is outside the guest's memory")
 
 // pieces gives the windows on n bytes at gpa, one per region that they touch.
 func (m *memory) pieces(gpa uint64, n int) ([]sharedmem.Block, error) {
-	blocks, ok := m.current().Append(make([]sharedmem.Block, 0, 4), gpa, uint64(n))
+	blocks, ok := m.now.Load().Append(make([]sharedmem.Block, 0, 4), gpa, uint64(n))
 	if !ok {
 		return nil, fmt.Errorf("%w: %d bytes at %#x", errOutside, n, gpa)
 	}

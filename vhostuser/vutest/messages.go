@@ -132,8 +132,8 @@ func (f *FrontEnd) setVringKick(ctx context.Context, r *ring) error {
 
 func (f *FrontEnd) setVringCall(ctx context.Context, r *ring) error {
 	var e *sys.Event
-	if r.call != nil {
-		e = r.call.event
+	if l := r.call.Load(); l != nil {
+		e = l.event
 	}
 	return f.setEvent(ctx, vhostuser.SetVringCall, r.index, e)
 }

@@ -151,6 +151,7 @@ func (r *ring) receive() (got Received, ok bool, err error) {
 	}
 	h := virtio.NetHeaderLen(r.features)
 	var frame []byte
+	var taken []*chain // posted when all are: until then the device has none of them
 	for i, n := 0, 1; i < n; i++ {
 		c, length, err := r.take()
 		if err != nil {
@@ -168,7 +169,9 @@ func (r *ring) receive() (got Received, ok bool, err error) {
 		if i < n-1 && length != c.length() {
 			return got, false, fmt.Errorf("vutest: ring %d: buffer %d of %d of a frame has %d bytes where %d fit; only the last one may", r.index, i, n, length, c.length())
 		}
-		frame = append(frame, part...)
+		frame, taken = append(frame, part...), append(taken, c)
+	}
+	for _, c := range taken {
 		if err := r.post(c); err != nil {
 			return got, false, err
 		}

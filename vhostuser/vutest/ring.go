@@ -31,8 +31,8 @@ type ring struct {
 
 	kick  *sys.Event
 	kicks atomic.Uint64
-	call  *line       // nil: there is no interrupt, the driver polls
-	wake  *sys.Poller // one per ring, so that rings can share a line; nil without call
+	wake  *sys.Poller          // watches the interrupts; one per ring, as rings can share a line
+	call  atomic.Pointer[line] // nil: there is no interrupt, the driver polls
 
 	mu    sync.Mutex
 	free  []uint16          // descriptors, used first in, first out
@@ -77,37 +77,29 @@ func newRing(index, size int, features virtio.Features, mem *memory) (*ring, err
 	for i := range size {
 		r.free = append(r.free, uint16(i))
 	}
+	if r.wake, err = sys.NewPoller(); err != nil {
+		return nil, fmt.Errorf("vutest: ring %d: %w", index, err)
+	}
 	if r.kick, err = sys.NewEvent(); err != nil {
+		_ = r.wake.Close()
 		return nil, fmt.Errorf("vutest: ring %d: %w", index, err)
 	}
 	return r, nil
 }
 
-// listen makes l the ring's interrupt; nil is none.
+// listen makes l the ring's interrupt. Whoever waits for the ring meanwhile
+// hears it, too.
 func (r *ring) listen(l *line) error {
-	if r.wake != nil {
-		_ = r.wake.Close()
-	}
-	r.call, r.wake = l, nil
-	if l == nil {
-		return nil
-	}
-	p, err := sys.NewPoller()
-	if err != nil {
+	if err := r.wake.Add(l.event.FD(), 0); err != nil {
 		return fmt.Errorf("vutest: ring %d: %w", r.index, err)
 	}
-	r.wake = p
-	if err := p.Add(l.event.FD(), 0); err != nil {
-		return fmt.Errorf("vutest: ring %d: %w", r.index, err)
-	}
+	r.call.Store(l)
 	return nil
 }
 
 func (r *ring) close() {
 	r.kick.Close()
-	if r.wake != nil {
-		_ = r.wake.Close()
-	}
+	_ = r.wake.Close()
 }
 
 // publish shows the device the chains that were made available and kicks it if
@@ -164,8 +156,11 @@ func (r *ring) noCalls() {
 	}
 }
 
-// pollPause is how often a ring without interrupt is looked at.
-const pollPause = 50 * time.Microsecond
+const (
+	pollPause = 50 * time.Microsecond // between two looks at a ring without interrupt
+	napTime   = 20 * time.Millisecond // a sleeper's look at whether the ring still has one
+	callGrace = time.Second           // for a call that is under way when the time is up
+)
 
 // await waits until the device has returned a chain. The error is ErrTimeout
 // when end comes first. A chain that is there at the end although the device
@@ -180,20 +175,43 @@ func (r *ring) await(end time.Time) error {
 		if left <= 0 {
 			return fmt.Errorf("%w: ring %d: the device returned no chain; %d are outstanding", ErrTimeout, r.index, len(r.out))
 		}
-		if r.wake == nil {
+		if r.call.Load() == nil {
 			time.Sleep(min(left, pollPause))
 			continue
 		}
 		if r.wantCalls() {
 			continue
 		}
-		woken, err := r.wake.Wait(make([]uint64, 1), int(left.Milliseconds())+1)
+		called, err := r.sleep(end)
 		if err != nil {
-			return fmt.Errorf("vutest: ring %d: %w", r.index, err)
+			return err
 		}
-		r.call.collect()
-		if n, err := r.ready(); woken == 0 && n > 0 && err == nil && time.Now().After(end) {
-			return fmt.Errorf("vutest: ring %d: %d chains came back without the call that was asked for", r.index, n)
+		if n, err := r.ready(); err != nil || n == 0 || called || r.call.Load() == nil {
+			continue
+		}
+		if called, err = r.sleep(time.Now().Add(callGrace)); err != nil {
+			return err
+		}
+		if !called {
+			return fmt.Errorf("vutest: ring %d: chains came back without the call that was asked for", r.index)
+		}
+	}
+}
+
+// sleep waits for a call: until there is one, until end, or until the ring has
+// no interrupt any more.
+func (r *ring) sleep(end time.Time) (called bool, err error) {
+	for {
+		left := min(time.Until(end), napTime)
+		if left <= 0 || r.call.Load() == nil {
+			return false, nil
+		}
+		n, err := r.wake.Wait(make([]uint64, 1), int(left.Milliseconds())+1)
+		if err != nil {
+			return false, fmt.Errorf("vutest: ring %d: %w", r.index, err)
+		}
+		if n > 0 {
+			return true, nil
 		}
 	}
 }

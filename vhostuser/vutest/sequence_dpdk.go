@@ -22,7 +22,7 @@ var virtioUser = kind{
 	connect:  (*FrontEnd).dpdkConnect,
 	start:    (*FrontEnd).dpdkStart,
 	stop:     (*FrontEnd).dpdkStop,
-	usePairs: qemuUsePairs,
+	usePairs: (*FrontEnd).enableInUse,
 	memory:   (*FrontEnd).dpdkMemory,
 }
 

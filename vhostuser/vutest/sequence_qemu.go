@@ -3,6 +3,7 @@ package vutest
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"vhostnet/vhostuser"
 	"vhostnet/virtio"
@@ -41,7 +42,7 @@ var qemu10 = kind{
 		}
 		return nil
 	},
-	usePairs: qemuUsePairs,
+	usePairs: (*FrontEnd).enableInUse,
 	memory:   (*FrontEnd).qemuMemory,
 }
 
@@ -57,7 +58,7 @@ var qemu72 = kind{
 	stop: func(f *FrontEnd, ctx context.Context) error {
 		return f.each(ctx, f.getVringBase)
 	},
-	usePairs: qemuUsePairs,
+	usePairs: (*FrontEnd).enableInUse,
 	memory:   (*FrontEnd).qemuMemory,
 }
 
@@ -70,7 +71,8 @@ func qemuBase(f *FrontEnd, r *ring) uint32 {
 	return r.base
 }
 
-func qemuUsePairs(f *FrontEnd, ctx context.Context, n int) error {
+// enableInUse enables the pairs that the guest's MQ command names.
+func (f *FrontEnd) enableInUse(ctx context.Context, n int) error {
 	return f.enableFirst(ctx, n, len(f.rings)/2)
 }
 
@@ -184,14 +186,14 @@ func (f *FrontEnd) qemuMemory(ctx context.Context) error {
 		return f.setMemTable(ctx)
 	}
 	for _, old := range f.known {
-		if !contains(f.mem.regions, old) {
+		if !slices.Contains(f.mem.regions, old) {
 			if err := f.remMemReg(ctx, old); err != nil {
 				return err
 			}
 		}
 	}
 	for _, r := range f.mem.regions {
-		if !contains(f.known, r) {
+		if !slices.Contains(f.known, r) {
 			if err := f.addMemReg(ctx, r); err != nil {
 				return err
 			}

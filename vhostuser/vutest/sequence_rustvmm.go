@@ -110,7 +110,7 @@ func (f *FrontEnd) chvStart(ctx context.Context) error {
 
 // chvCall: a queue without a vector gets no SET_VRING_CALL at all.
 func (f *FrontEnd) chvCall(ctx context.Context, r *ring) error {
-	if r.call == nil {
+	if r.call.Load() == nil {
 		return nil
 	}
 	return f.setVringCall(ctx, r)
