@@ -153,7 +153,7 @@ func (r *root) tool(ctx context.Context, name string) error {
 	}
 	// Lines are "name => /path (address)" or "/path (address)"; the kernel's
 	// own library has no path.
-	for _, word := range strings.Fields(string(out)) {
+	for word := range strings.FieldsSeq(string(out)) {
 		if strings.HasPrefix(word, "/") {
 			if err := r.copy(word[1:], word); err != nil {
 				return err
@@ -187,7 +187,7 @@ func (r *root) busybox(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("integration: image: busybox --list: %w", err)
 	}
-	for _, applet := range strings.Fields(string(applets)) {
+	for applet := range strings.FieldsSeq(string(applets)) {
 		if name := "bin/" + applet; !r.made[name] {
 			r.symlink(name, "busybox")
 			r.made[name] = true

@@ -104,8 +104,9 @@ func (l *Lab) Close() error {
 // Report writes the ends of all logs: what there is to know after a failure.
 func (l *Lab) Report(w io.Writer) {
 	for _, g := range l.Guests {
-		tail(w, g.ConsoleLog())
-		tail(w, g.QEMULog())
+		for _, log := range g.logs() {
+			tail(w, log)
+		}
 	}
 	tail(w, l.Backend.Log)
 }

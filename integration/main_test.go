@@ -72,7 +72,7 @@ func startLab(t *testing.T, guests ...GuestConfig) *Lab {
 			t.Fatal(err)
 		}
 	}
-	lab, err := StartLab(within(t, 2*time.Minute), LabConfig{
+	lab, err := StartLab(within(t, 3*time.Minute), LabConfig{
 		Dir: dir, Binary: binary, Image: image, Guests: guests, Backend: []string{"--stats", "1s"},
 	})
 	t.Cleanup(func() {

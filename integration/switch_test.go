@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -69,8 +70,9 @@ func testTCP(t *testing.T, lab *Lab) {
 			must(t, err)
 			t.Logf("%s to %s, iperf3 %s: %.2f Gbps", from.cfg.Name, to.cfg.Name, strings.Join(args, " "), got.Gbps)
 			// The server's count ends with the client's word on the control
-			// connection, which the last data may follow.
-			if got.Sent < 50*megabyte || got.Received < 0.9*got.Sent {
+			// connection: what is then in the sockets' buffers is not in it.
+			// Whether all arrives is what the transfers prove.
+			if got.Sent < 50*megabyte || got.Received < 25*megabyte {
 				t.Errorf("sent %.0f bytes, received %.0f", got.Sent, got.Received)
 			}
 		}
@@ -81,16 +83,31 @@ func testTCP(t *testing.T, lab *Lab) {
 func testUDP(t *testing.T, lab *Lab) {
 	bothWays(lab, func(from, to *Guest) {
 		// 8000 bytes come in fragments.
-		for _, size := range []string{"64", "1400", "8000"} {
-			got, err := Iperf(within(t, time.Minute), from, to, "-u", "-b", "20M", "-l", size, "-t", "1")
-			must(t, err)
-			t.Logf("%s to %s, UDP of %s bytes: %d packets, %d lost", from.cfg.Name, to.cfg.Name, size, got.Packets, got.Lost)
-			if got.Packets < 100 || got.Lost > got.Packets/2 {
-				t.Errorf("%d of %d packets lost", got.Lost, got.Packets)
-			}
+		for _, size := range []int{64, 1400, 8000} {
+			udp(t, from, to, size)
 		}
 	})
 	noChecksumErrors(t, lab)
+}
+
+// udpFrames is how many frames a second an emulated guest takes: its ring then
+// holds what comes while it does not run for more than half a second, on a busy
+// machine. What is faster only shows how small the ring is.
+const udpFrames = 400
+
+// udp sends 200 datagrams of this many bytes. A few may be lost all the same.
+func udp(t *testing.T, from, to *Guest, size int) {
+	t.Helper()
+	const datagrams = 200
+	const headers, mtu = 28, 1500
+	frames := (size + headers + mtu - 1) / mtu
+	got, err := Iperf(within(t, time.Minute), from, to, "-u", "-l", strconv.Itoa(size),
+		"-k", strconv.Itoa(datagrams), "-b", strconv.Itoa(size*8*udpFrames/frames))
+	must(t, err)
+	t.Logf("%s to %s, UDP of %d bytes: %d datagrams, %d lost", from.cfg.Name, to.cfg.Name, size, got.Packets, got.Lost)
+	if arrived := got.Packets - got.Lost; arrived < datagrams*3/4 {
+		t.Errorf("%s to %s: of %d datagrams of %d bytes only %d have arrived", from.cfg.Name, to.cfg.Name, datagrams, size, arrived)
+	}
 }
 
 func transferBothWays(t *testing.T, lab *Lab, n int64) {
@@ -106,7 +123,7 @@ func transferBothWays(t *testing.T, lab *Lab, n int64) {
 func testReboot(t *testing.T, lab *Lab) {
 	for _, g := range lab.Guests {
 		same := sameConnections(t, g)
-		must(t, g.Reboot(within(t, time.Minute)))
+		must(t, g.Reboot(within(t, 2*time.Minute)))
 		same()
 		bothWays(lab, func(from, to *Guest) { must(t, Ping(within(t, 30*time.Second), from, to.Addr(), 3, 1000)) })
 		transferBothWays(t, lab, 10*megabyte)

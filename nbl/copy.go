@@ -14,22 +14,18 @@ func RxHeader(l *List, n uint16) virtio.NetHeader {
 	return h
 }
 
-// PutRxHeader writes the first headerLen bytes (10 or 12) of a delivery into
-// dst and answers whether they fitted in its first MDL; if not, nothing was
-// written and the header goes by a Cursor. Writing it early takes the line's
-// ownership before the payload needs it.
-func PutRxHeader(dst MDL, h *virtio.NetHeader, headerLen uint32) bool {
-	if dst.Len() < uint64(headerLen) {
-		return false
-	}
+// PutRxHeader writes the first headerLen bytes (10 or 12) of a delivery of l by
+// n receive buffers into dst, which holds them. Written ahead of the payload it
+// takes the line's ownership before the payload needs it.
+func PutRxHeader(dst MDL, l *List, n uint16, headerLen uint32) {
+	h := &l.Offload
 	dst.Store64(0, uint64(h.Flags)|uint64(h.GSOType)<<8|uint64(h.HdrLen)<<16|
 		uint64(h.GSOSize)<<32|uint64(h.CsumStart)<<48)
-	if headerLen == 12 {
-		dst.Store32(8, uint32(h.CsumOffset)|uint32(h.NumBuffers)<<16)
+	if headerLen == virtio.MaxNetHeaderLen {
+		dst.Store32(8, uint32(h.CsumOffset)|uint32(n)<<16)
 	} else {
 		dst.Store16(8, h.CsumOffset)
 	}
-	return true
 }
 
 // CopyFrame copies l into dst, whose first MDL is long enough for it: the
@@ -39,7 +35,11 @@ func PutRxHeader(dst MDL, h *virtio.NetHeader, headerLen uint32) bool {
 func CopyFrame(dst *Buffer, l *List) {
 	head := uint64(l.headerLen)
 	to := dst.MDLs[0]
-	to.CopyFrom(l.header[:l.headerLen], uint64(dst.Offset))
+	if head == plainHeader {
+		to.CopyFrom64((*[plainHeader]byte)(l.header[:]), uint64(dst.Offset))
+	} else {
+		to.CopyFrom(l.header[:head], uint64(dst.Offset))
+	}
 	rest := uint64(l.Length) - head
 	if rest == 0 {
 		return

@@ -103,7 +103,12 @@ func (s *Sender) readHeader(mdls []MDL) virtio.NetHeader {
 func (l *List) copyHeader(limit uint32) {
 	n := min(l.Length, limit)
 	l.headerLen = uint16(n)
-	if first, ok := l.contiguous(n); ok {
+	first, ok := l.contiguous(n)
+	switch {
+	case ok && n == plainHeader:
+		first.CopyTo64((*[plainHeader]byte)(l.header[:]), 0)
+		return
+	case ok:
 		first.CopyTo(l.header[:n], 0)
 		return
 	}

@@ -142,7 +142,7 @@ func TestBrokenRingIsHealedByStart(t *testing.T) {
 func TestBudgetExhausted(t *testing.T) {
 	limits := sharedmem.DefaultLimits()
 	limits.PortBytes = 64 << 20
-	r := newRigLimits(t, 1, limits, netdev.Options{Name: "a"}, netdev.Options{Name: "b"}, netdev.Options{Name: "c"})
+	r := newRigWith(t, rigOptions{limits: limits}, netdev.Options{Name: "a"}, netdev.Options{Name: "b"}, netdev.Options{Name: "c"})
 	b, c := r.connect("b", vutest.Options{}), r.connect("c", vutest.Options{})
 	a := vutest.Connect(t, r.path("a"), vutest.Options{Kind: vutest.QEMU10, MemorySize: 128 << 20})
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -20,6 +20,7 @@ import (
 type path struct {
 	c        *worker.Context
 	tx       *txRing
+	receiver *Device
 	from, to *vqtest.Pair
 	heads    []uint16
 	used     [visitChains]virtqueue.Used
@@ -46,7 +47,7 @@ func newPath(tb testing.TB, f virtio.Features, size, buffer int) *path {
 		must(err)
 		devices[i].features.Store(uint64(f))
 	}
-	p := &path{c: worker.NewTestContext()}
+	p := &path{c: worker.NewTestContext(), receiver: devices[1]}
 	for _, pair := range []**vqtest.Pair{&p.from, &p.to} {
 		*pair, err = vqtest.NewPair(vqtest.Options{Size: 256, Features: f, Memory: 64 << 20})
 		must(err)

@@ -42,32 +42,53 @@ type rig struct {
 	stuck  int
 }
 
+// rigOptions vary a rig. The zero value is one worker and the defaults of the
+// program.
+type rigOptions struct {
+	workers   int
+	limits    sharedmem.Limits
+	maxQueues int
+	quiesced  func() // called when workers have passed, before the adapter goes on
+}
+
 // newRig serves ports until the test ends, and then checks that nothing is
 // left of them.
 func newRig(t *testing.T, workers int, ports ...netdev.Options) *rig {
 	t.Helper()
-	return newRigLimits(t, workers, sharedmem.DefaultLimits(), ports...)
+	return newRigWith(t, rigOptions{workers: workers}, ports...)
 }
 
-func newRigLimits(t *testing.T, workers int, limits sharedmem.Limits, ports ...netdev.Options) *rig {
+func newRigWith(t *testing.T, o rigOptions, ports ...netdev.Options) *rig {
 	t.Helper()
 	vutest.CheckLeaks(t)
+	o.workers = max(o.workers, 1)
+	if o.limits == (sharedmem.Limits{}) {
+		o.limits = sharedmem.DefaultLimits()
+	}
 	r := &rig{t: t, dir: t.TempDir(), devices: map[string]*netdev.Device{}, servers: map[string]*vhostuser.Server{}}
 	var err error
-	r.group, err = worker.NewGroup(worker.Options{Workers: workers, OnStuck: func(*sys.Event) { r.note(func() { r.stuck++ }) }})
+	r.group, err = worker.NewGroup(worker.Options{Workers: o.workers, OnStuck: func(*sys.Event) { r.note(func() { r.stuck++ }) }})
 	r.must(err)
 	r.sw, err = vswitch.New(vswitch.Options{})
 	r.must(err)
-	r.adapter, err = queues.NewAdapter(queues.Options{Workers: workers, Quiesce: r.group.Quiesce, OnEvent: func(e queues.Event) {
-		r.note(func() { r.events = append(r.events, e) })
-	}})
+	r.adapter, err = queues.NewAdapter(queues.Options{
+		Workers: o.workers, MaxQueues: o.maxQueues,
+		Quiesce: func(ctx context.Context) error {
+			err := r.group.Quiesce(ctx)
+			if o.quiesced != nil {
+				o.quiesced()
+			}
+			return err
+		},
+		OnEvent: func(e queues.Event) { r.note(func() { r.events = append(r.events, e) }) },
+	})
 	r.must(err)
-	r.budget, err = sharedmem.NewBudget(limits)
+	r.budget, err = sharedmem.NewBudget(o.limits)
 	r.must(err)
-	for _, o := range ports {
-		r.addPort(o)
+	for _, p := range ports {
+		r.addPort(p)
 	}
-	r.serve(worker.RaiseProcs(workers))
+	r.serve(worker.RaiseProcs(o.workers))
 	return r
 }
 

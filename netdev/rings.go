@@ -173,7 +173,11 @@ func (d *Device) leave(i int, reason metrics.Reason) {
 // breakTx ends transmit ring i, which no worker polls, for a reason of ours.
 func (d *Device) breakTx(i int, cause error) {
 	r := &d.rings[i]
-	if err := d.onWorker(i/2, func(*worker.Context) { r.tx.broken(cause) }); err != nil {
+	err := d.onWorker(i/2, func(c *worker.Context) {
+		r.tx.broken(cause)
+		c.Call(r.tx.q.TakeErr())
+	})
+	if err != nil {
 		d.o.Log.Error("ring not served", "ring", i, "error", errors.Join(cause, err))
 	}
 }

@@ -159,6 +159,19 @@ func (r *rxRing) place(b *burst) error {
 // enough now; a frame that no number of chains can hold gets a reason.
 func (r *rxRing) reserve(b *burst, u *unit) (ok bool, err error) {
 	need := uint64(r.headerLen) + uint64(u.list.Length)
+	if b.filled < b.popped { // most frames: the next buffer holds them
+		if c := &b.chains[b.filled]; c.Readable == 0 && uint64(c.Writable) >= need {
+			u.first, u.count = b.filled, 1
+			b.filled++
+			return true, nil
+		}
+	}
+	return r.reserveMany(b, u, need)
+}
+
+// reserveMany is reserve for a frame that may take several chains, or for
+// which there are none at hand.
+func (r *rxRing) reserveMany(b *burst, u *unit, need uint64) (ok bool, err error) {
 	limit := 1
 	if r.mergeable {
 		limit = min(burstChains, r.q.Size())
@@ -171,7 +184,7 @@ func (r *rxRing) reserve(b *burst, u *unit) (ok bool, err error) {
 			return true, nil
 		}
 		if at == b.popped {
-			more, err := r.take(b)
+			more, err := r.take(b, need-room)
 			if err == nil && b.full && b.filled == 0 {
 				u.reason = metrics.ReasonBuffersSmall
 				return true, nil
@@ -189,20 +202,37 @@ func (r *rxRing) reserve(b *burst, u *unit) (ok bool, err error) {
 	return true, nil
 }
 
-// take pops chains for the units that have none yet. What it leaves in the ring
-// for want of room, here or in the Queue's memory for long chains, is there for
-// the next burst.
-func (r *rxRing) take(b *burst) (more bool, err error) {
-	b.full = false
-	ready, err := r.q.Ready()
-	if err != nil || ready == 0 {
-		return false, err
+// take pops chains for the units that have none yet: one for each, or as many
+// like the last one as hold the missing bytes of the first. What it leaves in
+// the ring for want of room, here or in the Queue's memory for long chains, is
+// there for the next burst.
+func (r *rxRing) take(b *burst, missing uint64) (more bool, err error) {
+	want := uint64(b.n - b.placed)
+	if b.popped > 0 {
+		size := uint64(b.chains[b.popped-1].Writable)
+		want = max(want, missing/max(size, 1)+1)
 	}
-	want := min(b.n-b.placed, burstChains-b.popped)
-	n, err := r.q.Pop(b.chains[b.popped : b.popped+want])
+	want = min(want, uint64(burstChains-b.popped))
+	dst := b.chains[b.popped : b.popped+int(want)]
+	n, err := r.q.Pop(dst)
+	b.full = false
+	if n == 0 && err == nil && b.popped > 0 {
+		n, err = r.takeLate(b, dst)
+	}
 	b.popped += n
-	b.full = n == 0
 	return n > 0, err
+}
+
+// takeLate tells an empty ring from a full burst: the ring has chains now, and
+// still none can be taken. They may just have come, so it has to try.
+func (r *rxRing) takeLate(b *burst, dst []virtqueue.Chain) (n int, err error) {
+	ready, err := r.q.Ready()
+	if ready == 0 || err != nil {
+		return 0, err
+	}
+	n, err = r.q.Pop(dst)
+	b.full = n == 0
+	return n, err
 }
 
 // bind lays a unit's receive NBL over its chains and notes what of them will
@@ -237,8 +267,8 @@ func (r *rxRing) writeHeaders(b *burst) {
 			continue
 		}
 		if u.receive.MDLs[0].Len() >= uint64(r.headerLen)+uint64(u.list.Length) {
-			h := nbl.RxHeader(u.list, uint16(u.count))
-			u.early = nbl.PutRxHeader(u.receive.MDLs[0], &h, r.headerLen)
+			nbl.PutRxHeader(u.receive.MDLs[0], u.list, uint16(u.count), r.headerLen)
+			u.early = true
 		}
 	}
 }

@@ -155,3 +155,17 @@ func TestFreeOfAllocatedQueue(t *testing.T) {
 		t.Errorf("events %v", events)
 	}
 }
+
+// The former queue of a NIC goes without the next one.
+func TestFreeOfFormerQueue(t *testing.T) {
+	r, n, former := freeRig(t)
+	next := r.allocate(n)
+	r.free(former)
+	if q := n.queue.Load(); q == nil || q.id != next {
+		t.Errorf("the NIC's queue is %v, want queue %d", q, next)
+	}
+	r.free(next)
+	if q := n.queue.Load(); q != nil {
+		t.Errorf("the NIC still has queue %d", q.id)
+	}
+}

@@ -272,6 +272,10 @@ func TestV76_DeadCallDescriptor(t *testing.T) {
 	if events := r.told(); !slices.Equal(events, []string{"broken 0"}) || !errors.Is(v.Queue.Broken(), errCallBlocked) {
 		t.Errorf("events %v, broken %v", events, v.Queue.Broken())
 	}
+	v.nic.rings[0].breakCaller(v.Call)
+	if events := r.told(); len(events) > 0 {
+		t.Errorf("told again: %v", events)
+	}
 	next := r.attach(v.nic, 0, vqtest.Options{Features: plainRx})
 	v.nic.rings[0].breakCaller(v.Call)
 	if events := r.told(); len(events) > 0 || next.Queue.Broken() != nil || v.nic.RxBroken(0) {
@@ -321,7 +325,7 @@ func TestDefectReleasesTheLock(t *testing.T) {
 			t.Error("no panic")
 		}
 		if !v.nic.rings[0].mu.TryLock() {
-			t.Fatal("the lock is held")
+			t.Error("the lock is held")
 		}
 		v.nic.rings[0].mu.Unlock()
 	}()

@@ -201,6 +201,22 @@ func (b Block) CopyFrom(src []byte, off uint64) {
 	copy(unsafe.Slice((*byte)(unsafe.Add(b.p, off)), len(src)), src)
 }
 
+// CopyTo64 is CopyTo for 64 bytes, without a call: the head of a packet.
+func (b Block) CopyTo64(dst *[64]byte, off uint64) {
+	if off > b.n || b.n-off < 64 {
+		panic(errBounds)
+	}
+	*dst = *(*[64]byte)(unsafe.Add(b.p, off))
+}
+
+// CopyFrom64 is CopyFrom for 64 bytes, without a call.
+func (b Block) CopyFrom64(src *[64]byte, off uint64) {
+	if off > b.n || b.n-off < 64 {
+		panic(errBounds)
+	}
+	*(*[64]byte)(unsafe.Add(b.p, off)) = *src
+}
+
 // Copy copies min(dst.Len(), src.Len()) bytes from src to dst and returns how
 // many. The Blocks may lie in different guests' memory; this is the one copy
 // of a frame's payload.

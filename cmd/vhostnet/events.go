@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
@@ -14,20 +13,23 @@ import (
 
 // notice is something that a worker or a session found, on its way to the log.
 type notice struct {
-	port  string
+	port  string // "": the program's
 	text  string
 	ring  int
 	err   error
 	event *queues.Event
 }
 
-// Notices wait in a bounded queue, and at most noticeRate of them are logged
-// in a second: a guest that breaks its rings in a loop fills neither memory
-// nor the log.
+// Notices wait in a bounded queue, and of each port at most noticeRate are
+// logged in a second: a guest that breaks its rings in a loop fills neither
+// memory nor the log, and hides nothing of other ports.
 const (
 	noticeQueue = 256
 	noticeRate  = 10
 )
+
+// logQueue is how many lines of the log wait for whoever reads it.
+const logQueue = 256
 
 // eventLog carries notices from threads that must not wait to the logger.
 type eventLog struct {
@@ -49,29 +51,33 @@ func (e *eventLog) post(n notice) {
 	}
 }
 
-// queueEvent posts what the queues indicate.
+// queueEvent posts what the queues indicate. States are for who looks for
+// them; they take no broken ring's place in the queue.
 func (e *eventLog) queueEvent(ev queues.Event) {
-	e.post(notice{port: ev.VM, event: &ev})
+	if ev.Kind == queues.EventBroken || e.log.IsDebug() {
+		e.post(notice{port: ev.VM, event: &ev})
+	}
 }
 
 // run logs notices until ctx ends.
 func (e *eventLog) run(ctx context.Context) {
-	second, n := time.Now(), 0
+	second, logged := time.Now(), map[string]int{}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case note := <-e.notices:
 			if now := time.Now(); now.Sub(second) >= time.Second {
-				second, n = now, 0
+				second = now
+				clear(logged)
 			}
-			if n++; n > noticeRate {
+			if logged[note.port]++; logged[note.port] > noticeRate {
 				e.lost.Add(1)
 				continue
 			}
 			e.write(note)
 			if lost := e.lost.Swap(0); lost > 0 {
-				e.log.Warn("notices were left out", "count", lost)
+				e.log.Warn("notices were left out, as there were too many", "count", lost)
 			}
 		}
 	}
@@ -80,7 +86,7 @@ func (e *eventLog) run(ctx context.Context) {
 func (e *eventLog) write(n notice) {
 	log := e.log
 	if n.port != "" {
-		log = log.Named(n.port)
+		log = log.With("port", n.port)
 	}
 	switch {
 	case n.event == nil && n.err == nil:
@@ -96,14 +102,8 @@ func (e *eventLog) write(n notice) {
 	}
 }
 
-// newLogger makes the program's only logger.
-func newLogger(w io.Writer, format, level string) (hclog.Logger, error) {
-	l := hclog.LevelFromString(level)
-	if l == hclog.NoLevel {
-		return nil, fmt.Errorf("--log-level %s: want trace, debug, info, warn or error", level)
-	}
-	if format != "text" && format != "json" {
-		return nil, fmt.Errorf("--log-format %s: want text or json", format)
-	}
-	return hclog.New(&hclog.LoggerOptions{Name: "vhostnet", Output: w, Level: l, JSONFormat: format == "json"}), nil
+// newLogger makes the program's only logger. Whoever logs about a port says so
+// with the key "port".
+func newLogger(w io.Writer, c config) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{Name: "vhostnet", Output: w, Level: c.logLevel, JSONFormat: c.logJSON})
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -26,6 +28,10 @@ type portSpec struct {
 
 var portName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
+// maxPairs is how many queue pairs the 8-bit index of a ring's descriptors can
+// name.
+const maxPairs = 128
+
 // frontends are masks for front-ends that take a feature and cannot use it:
 // crosvm and libkrun hand the control queue to the back-end, which does not
 // serve it.
@@ -41,12 +47,12 @@ var frontends = map[string]virtio.Features{
 func parsePort(s string) (portSpec, error) {
 	name, rest, ok := strings.Cut(s, "=")
 	if !ok || !portName.MatchString(name) {
-		return portSpec{}, fmt.Errorf("--port %q: want NAME=PATH, with a name of letters, digits, '.', '_' and '-', such as web=/run/vhostnet/web.sock", s)
+		return portSpec{}, fmt.Errorf("--port %q: want NAME=PATH, with a name of at most 63 letters, digits, '.', '_' and '-', such as web=/run/vhostnet/web.sock", s)
 	}
 	fields := strings.Split(rest, ",")
 	p := portSpec{name: name, path: fields[0], fd: -1}
-	if p.path == "" {
-		return portSpec{}, fmt.Errorf("--port %q: the path of the socket is missing", s)
+	if err := checkPath(p.path); err != nil {
+		return portSpec{}, fmt.Errorf("--port %s: %w", name, err)
 	}
 	for _, field := range fields[1:] {
 		key, value, _ := strings.Cut(field, "=")
@@ -55,6 +61,18 @@ func parsePort(s string) (portSpec, error) {
 		}
 	}
 	return p, nil
+}
+
+// checkPath refuses what is no path. What is wrong with its directory shows
+// when the socket is made.
+func checkPath(path string) error {
+	switch {
+	case path == "":
+		return errors.New("the path of the socket is missing; want one such as /run/vhostnet/web.sock")
+	case path[0] == '@':
+		return fmt.Errorf("%s would be an abstract socket, which everybody may connect to; want a path, such as ./%s", path, path)
+	}
+	return nil
 }
 
 func (p *portSpec) option(key, value string) (err error) {
@@ -67,12 +85,12 @@ func (p *portSpec) option(key, value string) (err error) {
 		p.mtu, err = parseMTU(value)
 	case "pairs":
 		p.pairs, err = strconv.Atoi(value)
-		if err != nil || p.pairs < 1 || p.pairs > 128 {
-			err = fmt.Errorf("pairs=%s: want 1 to 128", value)
+		if err != nil || p.pairs < 1 || p.pairs > maxPairs {
+			err = fmt.Errorf("pairs=%s: want 1 to %d", value, maxPairs)
 		}
 	case "mask":
 		var mask virtio.Features
-		mask, err = virtio.ParseFeatures(strings.ReplaceAll(value, "+", ","))
+		mask, err = parseMask(value)
 		p.mask |= mask
 	case "frontend":
 		mask, ok := frontends[value]
@@ -86,9 +104,10 @@ func (p *portSpec) option(key, value string) (err error) {
 	return err
 }
 
+// parseMAC takes a unicast address. All zeros is none: no VM can have it.
 func parseMAC(s string) (mac [6]byte, err error) {
 	hw, err := net.ParseMAC(s)
-	if err != nil || len(hw) != len(mac) || hw[0]&1 != 0 {
+	if err != nil || len(hw) != len(mac) || hw[0]&1 != 0 || [6]byte(hw) == mac {
 		return mac, fmt.Errorf("mac=%s: want a unicast address such as 52:54:00:12:34:56", s)
 	}
 	return [6]byte(hw), nil
@@ -111,30 +130,53 @@ func parseMTU(s string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// parsePorts reads all --port flags and gives each port an address of its own
-// when it has none.
-func parsePorts(list []string, host string) ([]portSpec, error) {
-	var ports []portSpec
+// parseMask reads names of features, joined by '+': commas part options. It
+// knows all features, but suggests only those that it has an effect on.
+func parseMask(s string) (mask virtio.Features, err error) {
+	for name := range strings.SplitSeq(s, "+") {
+		f, err := virtio.ParseFeatures(name)
+		if err != nil || f == 0 {
+			offered := strings.Split(netdev.Offered.String(), ",")
+			return 0, fmt.Errorf("mask=%s: unknown feature %q; want names joined by '+', of %s", s, name, listOf(offered))
+		}
+		mask |= f
+	}
+	return mask, nil
+}
+
+// joinPorts checks that no two ports are in each other's way, and gives each
+// one an address of its own when it has none.
+func joinPorts(ports []portSpec, host string) error {
 	names, paths, macs := map[string]bool{}, map[string]string{}, map[[6]byte]string{}
-	for _, s := range list {
-		p, err := parsePort(s)
-		if err != nil {
-			return nil, err
-		}
+	for i := range ports {
+		p := &ports[i]
 		if names[p.name] {
-			return nil, fmt.Errorf("--port %s is given twice; names must differ", p.name)
+			return fmt.Errorf("--port %s: another port has the name; want one that differs", p.name)
 		}
-		if other := paths[p.path]; other != "" {
-			return nil, fmt.Errorf("--port %s: %s is already the socket of port %s; each VM needs its own", p.name, p.path, other)
+		names[p.name] = true
+		if p.path != "" {
+			path := filepath.Clean(p.path)
+			if other := paths[path]; other != "" {
+				return fmt.Errorf("--port %s: %s is already the socket of port %s; each VM needs its own", p.name, p.path, other)
+			}
+			paths[path] = p.name
 		}
 		if p.mac == [6]byte{} {
 			p.mac = netdev.DeriveMAC(host, p.name)
 		}
 		if other := macs[p.mac]; other != "" {
-			return nil, fmt.Errorf("--port %s: mac %s is already that of port %s", p.name, net.HardwareAddr(p.mac[:]), other)
+			return fmt.Errorf("--port %s: mac %s is already that of port %s; each VM needs its own", p.name, net.HardwareAddr(p.mac[:]), other)
 		}
-		names[p.name], paths[p.path], macs[p.mac] = true, p.name, p.name
-		ports = append(ports, p)
+		macs[p.mac] = p.name
 	}
-	return ports, nil
+	return nil
+}
+
+// listOf is "a, b or c".
+func listOf(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -16,15 +17,20 @@ between them with one copy, without root, kernel modules or huge pages.
 
 Each VM has a port: a name and a socket. All ports are on one learning switch.
 
-  vhostnet run --port web=/tmp/web.sock --port db=/tmp/db.sock
+Without a command it follows QEMU's conventions for back-end programs:
+--socket-path or --fd serve one VM, --print-capabilities describes the program.
+The other flags of "vhostnet run" may be given with them, except --port.`
 
-  qemu-system-x86_64 -machine q35,memory-backend=m0 \
+const rootExamples = `  vhostnet run --port web=/tmp/web.sock --port db=/tmp/db.sock
+
+` + qemuExample
+
+// qemuExample attaches a VM to the port "web" of the examples.
+const qemuExample = `  qemu-system-x86_64 -m 1G -machine q35,memory-backend=m0 \
     -object memory-backend-memfd,id=m0,size=1G,share=on \
     -chardev socket,id=c0,path=/tmp/web.sock,reconnect-ms=100 \
-    -netdev vhost-user,id=n0,chardev=c0 -device virtio-net-pci,netdev=n0 ...
-
-Without a command it follows QEMU's conventions for back-end programs:
---socket-path or --fd serve one VM, --print-capabilities describes the program.`
+    -netdev vhost-user,id=n0,chardev=c0 \
+    -device virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01 ...`
 
 // newRootCommand is the command line. Results go to out, logs to log.
 func newRootCommand(out, log io.Writer) *cobra.Command {
@@ -34,32 +40,38 @@ func newRootCommand(out, log io.Writer) *cobra.Command {
 		Use:           "vhostnet",
 		Short:         "A vhost-user network for virtual machines",
 		Long:          rootHelp,
-		Args:          noArguments,
+		Example:       rootExamples,
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if capabilities {
-				return printCapabilities(out)
+				return nil // the conventions: everything else is ignored then
 			}
-			if opts.socketPath == "" && opts.fd < 0 {
+			return noArguments(cmd, args)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case capabilities:
+				return printCapabilities(out)
+			case cmd.Flags().NFlag() == 0:
 				return cmd.Help()
+			case opts.socketPath == "" && opts.fd == "":
+				return usageError{errors.New("no socket is given; say --socket-path PATH or --fd N for one VM, or \"vhostnet run\" with a --port for each VM")}
 			}
 			return opts.run(cmd.Context())
 		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(flagError)
+	root.SetVersionTemplate("vhostnet {{.Version}}\n")
+	opts.addConventions(root)
 	root.Flags().BoolVar(&capabilities, "print-capabilities", false, "describe the program as JSON, for management software, and exit")
-	opts.addConventions(root.Flags())
-	root.AddCommand(newRunCommand(out, log), newVersionCommand(out))
-	root.CompletionOptions.HiddenDefaultCmd = true
+	opts.addSettings(root)
+	hideSettings(root)
+	root.AddCommand(newRunCommand(out, log), newVersionCommand(out), newCompletionCommand(out))
+	root.SetHelpCommand(newHelpCommand())
+	root.CompletionOptions.DisableDefaultCmd = true
 	return root
-}
-
-func noArguments(_ *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	return usageError{fmt.Errorf("unknown command or argument %q; see vhostnet --help", args[0])}
 }
 
 // printCapabilities answers --print-capabilities: the "type" of QEMU's
@@ -68,14 +80,35 @@ func printCapabilities(out io.Writer) error {
 	return json.NewEncoder(out).Encode(map[string]any{"type": "net", "features": []string{}})
 }
 
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Explain a command",
+		Long:    "Explain a command, as its flag --help does.",
+		Example: "  vhostnet help run",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return unknownCommand(cmd.Root(), args[0])
+			}
+			found.InitDefaultHelpFlag()
+			found.InitDefaultVersionFlag()
+			return found.Help()
+		},
+		ValidArgs: []string{"run", "version", "completion"},
+	}
+}
+
 func newVersionCommand(out io.Writer) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Long:  "Print the version, the commit it was built from and the Go release.\n\n  vhostnet version",
-		Args:  noArguments,
+		Use:               "version",
+		Short:             "Print the version",
+		Long:              "Print the version or the commit it was built from, the Go release and the platform.",
+		Example:           "  vhostnet version",
+		Args:              noArguments,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(out, "vhostnet %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(out, "vhostnet %s\n", version())
 			return err
 		},
 	}
@@ -83,18 +116,17 @@ func newVersionCommand(out io.Writer) *cobra.Command {
 
 // version is what the build knows of itself.
 func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v, dirty := info.Main.Version, ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			v = s.Value[:min(12, len(s.Value))]
-		case s.Key == "vcs.modified" && s.Value == "true":
-			dirty = "+changes"
+	v, changes := "unknown", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		v = info.Main.Version
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				v = s.Value[:min(12, len(s.Value))]
+			case s.Key == "vcs.modified" && s.Value == "true":
+				changes = "+changes"
+			}
 		}
 	}
-	return v + dirty
+	return fmt.Sprintf("%s%s %s %s/%s", v, changes, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

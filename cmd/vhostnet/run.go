@@ -2,24 +2,19 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
-	"os"
-	"runtime"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
-// runOptions are the flags of run.
+// runOptions are the flags of run, as they were given.
 type runOptions struct {
 	ports       []string
 	socketPath  string
-	fd          int
+	fd          string
 	workers     int
 	cpus        string
 	socketMode  string
@@ -32,11 +27,18 @@ type runOptions struct {
 	out, log io.Writer
 }
 
+// Values of flags that are words.
+var (
+	outputs    = []string{"table", "json"}
+	logFormats = []string{"text", "json"}
+	logLevels  = []string{"trace", "debug", "info", "warn", "error"}
+)
+
 const runHelp = `Run a switch with one port per --port and serve until SIGTERM.
 
 A port is NAME=PATH and, behind commas, options:
-  mac=ADDRESS    whose frames go to this VM's own queue (default: made from the
-                 host and the name; give the VM the same, see the log)
+  mac=ADDRESS    the VM's address, whose frames go to a queue of its own
+                 (default: made from the host and the name; the log shows it)
   mode=MODE      adaptive (default: poll while busy, sleep when idle), poll
                  (never sleep), interrupt (sleep at once)
   mtu=BYTES      longest packet without segmentation that is delivered
@@ -46,153 +48,85 @@ A port is NAME=PATH and, behind commas, options:
   frontend=NAME  masks that a front-end needs: qemu, cloud-hypervisor, crosvm,
                  libkrun, dpdk
 
-Counters go to standard output with --stats, or once at SIGUSR1.
+Each port has one VM at a time; a second one is refused while the first is
+connected. The VM's memory must be shared: memfd or huge pages, share=on.
 
-Examples:
-  vhostnet run --port web=/run/vhostnet/web.sock --port db=/run/vhostnet/db.sock
+Counters go to standard output with --stats, or once at SIGUSR1; the log goes to
+standard error.`
+
+const runExamples = `  vhostnet run --port web=/tmp/web.sock --port db=/tmp/db.sock
   vhostnet run --port a=/tmp/a.sock,mac=52:54:00:00:00:01 --port b=/tmp/b.sock --stats 1s
-  vhostnet run --port a=/tmp/a.sock,mode=poll --port b=/tmp/b.sock,mode=poll --workers 1 --cpus 0`
+  vhostnet run --port a=/tmp/a.sock,mode=poll --port b=/tmp/b.sock,mode=poll --workers 1 --cpus 0
+
+` + qemuExample
 
 func newRunCommand(out, log io.Writer) *cobra.Command {
 	opts := &runOptions{out: out, log: log}
 	cmd := &cobra.Command{
-		Use:   "run --port NAME=PATH ...",
-		Short: "Run a switch between VMs",
-		Long:  runHelp,
-		Args:  noArguments,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return opts.run(cmd.Context()) },
+		Use:               "run --port NAME=PATH ...",
+		Short:             "Run a switch between VMs",
+		Long:              runHelp,
+		Example:           runExamples,
+		Args:              noArguments,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return opts.run(cmd.Context()) },
 	}
-	f := cmd.Flags()
-	f.StringArrayVarP(&opts.ports, "port", "p", nil, "a VM's port, `NAME=PATH[,option...]`; repeat for each VM")
-	opts.addConventions(f)
+	cmd.Flags().StringArrayVarP(&opts.ports, "port", "p", nil, "a VM's port, `NAME=PATH[,option...]`; repeat for each VM")
+	opts.addSettings(cmd)
+	opts.addConventions(cmd)
 	return cmd
 }
 
-// addConventions adds the flags that the bare program shares with run.
-func (o *runOptions) addConventions(f *pflag.FlagSet) {
-	f.StringVar(&o.socketPath, "socket-path", "", "serve one VM on the socket at `PATH`")
-	f.IntVar(&o.fd, "fd", -1, "serve one VM on the inherited socket `N`, listening or connected")
-	f.IntVar(&o.workers, "workers", 0, "threads that move frames (default: half of the cores)")
-	f.StringVar(&o.cpus, "cpus", "", "pin workers to these CPUs, such as 0,2")
-	f.StringVar(&o.socketMode, "socket-mode", "0660", "permissions of sockets, octal")
-	f.StringVar(&o.socketGroup, "socket-group", "", "group that owns the sockets, such as libvirt-qemu or kvm")
+// addConventions adds the flags by which management software serves one VM.
+func (o *runOptions) addConventions(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.socketPath, "socket-path", "", "serve one VM, named \"vm\", on the socket at `PATH`")
+	f.StringVar(&o.fd, "fd", "", "serve one VM, named \"vm\", on the inherited socket `N`, listening or connected")
+}
+
+// addSettings adds the flags that are for all ports.
+func (o *runOptions) addSettings(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.socketMode, "socket-mode", "0660", "permissions of the sockets, `OCTAL`")
+	f.StringVar(&o.socketGroup, "socket-group", "", "`GROUP` that owns the sockets, such as libvirt-qemu or kvm")
+	f.IntVar(&o.workers, "workers", 0, "`N` threads move frames (default: half of the cores)")
+	f.StringVar(&o.cpus, "cpus", "", "pin the workers to these CPUs, a `LIST` such as 0,2")
 	f.DurationVar(&o.stats, "stats", 0, "print counters every `INTERVAL`, such as 1s")
-	f.StringVarP(&o.output, "output", "o", "table", "form of the counters: table or json")
-	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
-	f.StringVar(&o.logLevel, "log-level", "info", "trace, debug, info, warn or error")
+	f.StringVarP(&o.output, "output", "o", "table", "`FORM` of the counters: table or json")
+	f.StringVar(&o.logFormat, "log-format", "text", "`FORM` of the log: text or json")
+	f.StringVar(&o.logLevel, "log-level", "info", "least `LEVEL` that is logged: trace, debug, info, warn or error")
+	complete(cmd, "output", outputs)
+	complete(cmd, "log-format", logFormats)
+	complete(cmd, "log-level", logLevels)
+	for _, flag := range []string{"socket-mode", "workers", "cpus", "stats"} {
+		complete(cmd, flag, nil)
+	}
 }
 
-// config is what the flags mean.
-type config struct {
-	ports   []portSpec
-	cpus    []int
-	workers int
-	mode    os.FileMode
-	json    bool
+// hideSettings leaves the settings out of a command's help, not out of the
+// command.
+func hideSettings(cmd *cobra.Command) {
+	settings := &cobra.Command{}
+	new(runOptions).addSettings(settings)
+	settings.Flags().VisitAll(func(f *pflag.Flag) { cmd.Flags().Lookup(f.Name).Hidden = true })
 }
 
-// parse judges the flags; every error is the user's.
-func (o *runOptions) parse() (c config, err error) {
-	host := hostID()
-	if c.ports, err = parsePorts(o.ports, host); err != nil {
-		return c, err
-	}
-	if c.ports, err = o.conventionPorts(c.ports, host); err != nil {
-		return c, err
-	}
-	if len(c.ports) == 0 {
-		return c, errors.New("no port is given; say for instance --port web=/run/vhostnet/web.sock")
-	}
-	if c.cpus, err = parseCPUs(o.cpus); err != nil {
-		return c, err
-	}
-	c.workers = o.workers
-	if c.workers < 0 || c.workers > 1024 {
-		return c, fmt.Errorf("--workers %d: want 1 to 1024, or 0 for half of the cores", c.workers)
-	}
-	if c.workers == 0 {
-		c.workers = max(len(c.cpus), 1)
-		if len(c.cpus) == 0 {
-			c.workers = max(1, runtime.NumCPU()/2)
-		}
-	}
-	if len(c.cpus) != 0 && len(c.cpus) != c.workers {
-		return c, fmt.Errorf("--cpus names %d CPUs for %d workers; name one for each", len(c.cpus), c.workers)
-	}
-	mode, err := strconv.ParseUint(o.socketMode, 8, 32)
-	if err != nil || mode == 0 || mode > 0o777 {
-		return c, fmt.Errorf("--socket-mode %s: want octal permissions such as 0660", o.socketMode)
-	}
-	c.mode = os.FileMode(mode)
-	if o.stats < 0 || o.stats > 0 && o.stats < 10*time.Millisecond {
-		return c, fmt.Errorf("--stats %s: want at least 10ms", o.stats)
-	}
-	if o.output != "table" && o.output != "json" {
-		return c, fmt.Errorf("--output %s: want table or json", o.output)
-	}
-	c.json = o.output == "json"
-	return c, nil
-}
-
-// conventionPorts adds the port of --socket-path or --fd.
-func (o *runOptions) conventionPorts(ports []portSpec, host string) ([]portSpec, error) {
-	if o.socketPath != "" && o.fd >= 0 {
-		return nil, errors.New("--socket-path and --fd exclude each other: both say where the one VM connects")
-	}
-	switch {
-	case o.socketPath != "":
-		more, err := parsePorts([]string{"vm=" + o.socketPath}, host)
-		if err != nil {
-			return nil, err
-		}
-		return append(ports, more...), nil
-	case o.fd >= 0:
-		more, err := parsePorts([]string{"vm=-"}, host)
-		if err != nil {
-			return nil, err
-		}
-		more[0].path, more[0].fd = "", o.fd
-		return append(ports, more...), nil
-	}
-	return ports, nil
-}
-
-func parseCPUs(s string) ([]int, error) {
-	if s == "" {
-		return nil, nil
-	}
-	var cpus []int
-	for _, field := range strings.Split(s, ",") {
-		n, err := strconv.Atoi(strings.TrimSpace(field))
-		if err != nil || n < 0 {
-			return nil, fmt.Errorf("--cpus %s: want numbers of CPUs such as 0,2", s)
-		}
-		cpus = append(cpus, n)
-	}
-	return cpus, nil
-}
-
-// hostID is what makes addresses of ports differ from host to host: the
-// machine's id, or its name where there is none.
-func hostID() string {
-	if id, err := os.ReadFile("/etc/machine-id"); err == nil && len(id) > 1 {
-		return strings.TrimSpace(string(id))
-	}
-	name, err := os.Hostname()
-	if err != nil {
-		return "vhostnet"
-	}
-	return name
-}
-
+// run runs a switch as the flags say until ctx ends.
 func (o *runOptions) run(ctx context.Context) error {
 	c, err := o.parse()
 	if err != nil {
 		return usageError{err}
 	}
-	logger, err := newLogger(o.log, o.logFormat, o.logLevel)
-	if err != nil {
-		return usageError{err}
-	}
-	return serve(ctx, c, o, logger)
+	var log hclog.Logger
+	lines := newOutlet(o.log, logQueue, func(lost uint64, err error) {
+		if err == nil { // otherwise there is no one to tell
+			log.Warn("lines of the log were left out, as standard error was not read", "count", lost)
+		}
+	})
+	log = newLogger(lines, c)
+	go lines.run()
+	defer lines.end()
+	return serve(ctx, c, o.out, log)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"vhostnet/netdev"
+	"vhostnet/vhostuser"
 )
 
 // reporter prints what the ports counted, with rates since its last print.
@@ -26,46 +28,68 @@ func newReporter(out io.Writer, asJSON bool) *reporter {
 	return &reporter{out: out, json: asJSON, last: map[string]sample{}}
 }
 
-// portReport is one port in the JSON form. Rates are per second since the
-// report before; they are absent in the first one.
+// portReport is one port in the JSON form. Tx is from the VM, Rx to the VM.
+// Rates are per second since the report before; they are absent in the first
+// one.
 type portReport struct {
-	Port      string            `json:"port"`
-	Connected bool              `json:"connected"`
-	Features  string            `json:"features"`
-	Rings     []netdev.RingInfo `json:"rings"`
-	TxFrames  uint64            `json:"tx_frames"`
-	TxBytes   uint64            `json:"tx_bytes"`
-	RxFrames  uint64            `json:"rx_frames"`
-	RxBytes   uint64            `json:"rx_bytes"`
-	Soft      uint64            `json:"soft_offload"`
-	Flooded   uint64            `json:"flooded"`
-	Drops     map[string]uint64 `json:"drops"`
-	TxRate    *float64          `json:"tx_frames_per_second,omitempty"`
-	RxRate    *float64          `json:"rx_frames_per_second,omitempty"`
-	TxBits    *float64          `json:"tx_bits_per_second,omitempty"`
-	RxBits    *float64          `json:"rx_bits_per_second,omitempty"`
+	Port     string            `json:"port"`
+	Up       bool              `json:"up"`       // a driver has negotiated its features
+	Features string            `json:"features"` // those, joined by commas
+	Rings    []netdev.RingInfo `json:"rings"`
+
+	TxFrames      uint64            `json:"tx_frames"`
+	TxBytes       uint64            `json:"tx_bytes"`
+	RxFrames      uint64            `json:"rx_frames"`
+	RxBytes       uint64            `json:"rx_bytes"`
+	Soft          uint64            `json:"soft_offload"`
+	Flooded       uint64            `json:"flooded"`
+	Moved         uint64            `json:"moved"`
+	ForeignSource uint64            `json:"foreign_source"`
+	TableFull     uint64            `json:"table_full"`
+	Stalls        uint64            `json:"stalls"`
+	Drops         map[string]uint64 `json:"drops"` // by reason, without zeros
+
+	TxRate *float64 `json:"tx_frames_per_second,omitempty"`
+	RxRate *float64 `json:"rx_frames_per_second,omitempty"`
+	TxBits *float64 `json:"tx_bits_per_second,omitempty"`
+	RxBits *float64 `json:"rx_bits_per_second,omitempty"`
+
+	Sessions        uint64 `json:"sessions"`          // front-ends served
+	Refused         uint64 `json:"refused_requests"`  // of front-ends
+	Closed          uint64 `json:"closed_sessions"`   // for what the front-end sent or did not
+	SecondFrontEnds uint64 `json:"second_front_ends"` // refused, as one was connected
 }
 
-// print writes one report of all ports: a table, or a line of JSON.
+// print writes one report of all ports in one piece: a table, or a line of
+// JSON.
 func (r *reporter) print(now time.Time, ports []*port) error {
 	reports := make([]portReport, len(ports))
 	for i, p := range ports {
-		reports[i] = r.report(now, p)
+		reports[i] = r.report(now, p.name, p.device.Snapshot(), p.server.Stats())
 	}
+	var b bytes.Buffer
 	if r.json {
-		return json.NewEncoder(r.out).Encode(map[string]any{"time": now.UTC().Format(time.RFC3339Nano), "ports": reports})
+		err := json.NewEncoder(&b).Encode(map[string]any{"time": now.UTC().Format(time.RFC3339Nano), "ports": reports})
+		if err != nil {
+			return err
+		}
+	} else {
+		writeTable(&b, reports)
 	}
-	return printTable(r.out, reports)
+	_, err := r.out.Write(b.Bytes())
+	return err
 }
 
-func (r *reporter) report(now time.Time, p *port) portReport {
-	s := p.device.Snapshot()
+// report is one port's part. now is later at each call.
+func (r *reporter) report(now time.Time, name string, s netdev.Snapshot, served vhostuser.Stats) portReport {
 	out := portReport{
-		Port: p.name, Connected: s.Features != 0, Features: s.Features.String(), Rings: s.Rings,
+		Port: name, Up: s.Features != 0, Features: s.Features.String(), Rings: s.Rings,
 		TxFrames: s.TxFrames, TxBytes: s.TxBytes, RxFrames: s.RxFrames, RxBytes: s.RxBytes,
-		Soft: s.SoftOffload, Flooded: s.Flooded, Drops: s.DropsByReason(),
+		Soft: s.SoftOffload, Flooded: s.Flooded, Moved: s.Moved, ForeignSource: s.ForeignSource,
+		TableFull: s.TableFull, Stalls: s.Stalls, Drops: s.DropsByReason(),
+		Sessions: served.Sessions, Refused: served.Refused, Closed: served.Closed, SecondFrontEnds: served.SecondFrontend,
 	}
-	if before, ok := r.last[p.name]; ok {
+	if before, ok := r.last[name]; ok {
 		seconds := now.Sub(before.at).Seconds()
 		rate := func(n, was uint64, scale float64) *float64 {
 			v := float64(n-was) * scale / seconds
@@ -74,23 +98,24 @@ func (r *reporter) report(now time.Time, p *port) portReport {
 		out.TxRate, out.RxRate = rate(s.TxFrames, before.port.TxFrames, 1), rate(s.RxFrames, before.port.RxFrames, 1)
 		out.TxBits, out.RxBits = rate(s.TxBytes, before.port.TxBytes, 8), rate(s.RxBytes, before.port.RxBytes, 8)
 	}
-	r.last[p.name] = sample{now, s}
+	r.last[name] = sample{now, s}
 	return out
 }
 
-func printTable(out io.Writer, reports []portReport) error {
-	t := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+// writeTable writes to memory, which does not fail.
+func writeTable(b *bytes.Buffer, reports []portReport) {
+	t := tabwriter.NewWriter(b, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "PORT\tSTATE\tTX FRAMES\tTX/S\tTX BIT/S\tRX FRAMES\tRX/S\tRX BIT/S\tSOFT\tRINGS\tDROPS")
 	for _, p := range reports {
 		state := "waiting"
-		if p.Connected {
-			state = "connected"
+		if p.Up {
+			state = "up"
 		}
 		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%d\t%s\t%s\t%d\t%s\t%s\n", p.Port, state,
 			p.TxFrames, human(p.TxRate), human(p.TxBits), p.RxFrames, human(p.RxRate), human(p.RxBits),
 			p.Soft, ringColumn(p.Rings), dropColumn(p.Drops))
 	}
-	return t.Flush()
+	_ = t.Flush()
 }
 
 // ringColumn lists the started rings: index, then the state unless it is up.

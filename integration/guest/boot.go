@@ -57,7 +57,7 @@ func prepare() error {
 	if err != nil {
 		return err
 	}
-	for _, option := range strings.Fields(string(line)) {
+	for option := range strings.FieldsSeq(string(line)) {
 		if modules, ok := strings.CutPrefix(option, modulesOption); ok {
 			if err := command("modprobe", append([]string{"-a"}, strings.Split(modules, ",")...)...); err != nil {
 				return err

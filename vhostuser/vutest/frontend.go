@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"vhostnet/internal/sys"
 	"vhostnet/vhostuser"
@@ -142,16 +143,24 @@ func (f *FrontEnd) Reboot(ctx context.Context, g Guest) (virtio.Features, error)
 
 // Reconnect drops the connection, as it is, and connects again, as front-ends
 // do when their back-end was restarted: the guest runs on, its rings are as
-// they are, and the session is told anew up to running rings. It tries until
-// it is served or the time is up.
+// they are, and the session is told anew up to running rings. While nobody
+// listens it tries again, as long as Options.Timeout.
 func (f *FrontEnd) Reconnect(ctx context.Context) (virtio.Features, error) {
 	f.Disconnect()
-	if err := f.dial(); err != nil {
-		return 0, err
+	for end := f.deadline(ctx); ; time.Sleep(retryPause) {
+		err := f.dial()
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || time.Now().After(end) {
+			return 0, err
+		}
 	}
 	f.resumed = f.rings != nil
 	return f.Start(ctx)
 }
+
+const retryPause = time.Millisecond // between two attempts to connect
 
 // Disconnect closes the socket without a word, as a front-end that is killed.
 // The guest's memory stays, and can be looked at.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -120,6 +121,37 @@ func TestTruncate(t *testing.T) {
 		t.Error("sealed memory was truncated")
 	}
 	if _, err := f.Start(timeout(t)); err != nil { // the port serves the next one
+		t.Fatal(err)
+	}
+}
+
+// TestReconnectRetries connects again while nobody listens yet.
+func TestReconnectRetries(t *testing.T) {
+	s := &script{protocol: vhostuser.Offered}
+	path := s.listen(t)
+	f := vutest.Connect(t, path, vutest.Options{Kind: vutest.QEMU10, Timeout: patience})
+	ctx := timeout(t)
+	if _, err := f.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	tried, back := make(chan struct{}), make(chan error, 1)
+	go func() {
+		<-tried
+		back <- os.Rename(path+".away", path)
+	}()
+	short, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := f.Reconnect(short); err == nil {
+		t.Fatal("connected where nobody listens")
+	}
+	close(tried)
+	if _, err := f.Reconnect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-back; err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+
+	"github.com/hashicorp/go-hclog"
+
+	"vhostnet/internal/sys"
+	"vhostnet/netdev"
+	"vhostnet/queues"
+	"vhostnet/sharedmem"
+	"vhostnet/vhostuser"
+	"vhostnet/vswitch"
+	"vhostnet/worker"
+)
+
+// build makes every part and binds the sockets; nothing runs yet. Whatever a
+// user can mend about it is a usageError.
+func build(c config, log hclog.Logger) (*daemon, error) {
+	d := &daemon{log: log, events: newEventLog(log)}
+	if err := d.assemble(c); err != nil {
+		d.abandon()
+		return nil, err
+	}
+	d.announce(c) // now that nothing is refused any more
+	return d, nil
+}
+
+func (d *daemon) assemble(c config) (err error) {
+	if err := checkCPUs(c.cpus); err != nil {
+		return usageError{err}
+	}
+	d.group, err = worker.NewGroup(worker.Options{Workers: c.workers, CPUs: c.cpus, OnStuck: func(*sys.Event) {
+		d.events.post(notice{text: "a call descriptor blocked its worker and was given up"})
+	}})
+	if err != nil {
+		return usageError{err}
+	}
+	d.vswitch, err = vswitch.New(vswitch.Options{})
+	if err != nil {
+		return err
+	}
+	d.adapter, err = queues.NewAdapter(queues.Options{Workers: c.workers, Quiesce: d.group.Quiesce, OnEvent: d.events.queueEvent})
+	if err != nil {
+		return err
+	}
+	budget, err := sharedmem.NewBudget(sharedmem.DefaultLimits())
+	if err != nil {
+		return err
+	}
+	for _, spec := range c.ports {
+		p, err := d.newPort(spec, c, budget)
+		if err != nil {
+			return usageError{err}
+		}
+		d.ports = append(d.ports, p)
+	}
+	return nil
+}
+
+// announce logs what was built.
+func (d *daemon) announce(c config) {
+	d.log.Info("starting", "version", version(), "ports", len(c.ports), "workers", c.workers)
+	for _, spec := range c.ports {
+		where := []any{"socket", spec.path}
+		if spec.fd >= 0 {
+			where = []any{"fd", spec.fd}
+		}
+		d.log.Info("port is open", append([]any{"port", spec.name, "mac", net.HardwareAddr(spec.mac[:]).String()}, where...)...)
+	}
+}
+
+// abandon gives back what assemble made before it failed. The error that made it
+// fail is the one to tell.
+func (d *daemon) abandon() {
+	for _, p := range d.ports {
+		p.server.Close()
+	}
+	if d.adapter != nil {
+		_ = d.adapter.Halt()
+	}
+}
+
+// newPort attaches a device to the switch and binds its socket; an error names
+// the flag that asked for them.
+func (d *daemon) newPort(spec portSpec, c config, budget *sharedmem.Budget) (*port, error) {
+	device, err := netdev.New(netdev.Options{
+		Name: spec.name, MAC: spec.mac, MTU: spec.mtu, Pairs: spec.pairs, Mask: spec.mask, Mode: spec.mode,
+		Adapter: d.adapter, Switch: d.vswitch, Group: d.group, Log: d.log.With("port", spec.name),
+		OnBroken: func(ring int, err error) {
+			d.events.post(notice{port: spec.name, text: "ring broken", ring: ring, err: err})
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("--port %s: %w", spec.name, err)
+	}
+	options := vhostuser.Options{Name: spec.name, Budget: budget, Log: d.log}
+	if spec.fd >= 0 {
+		if err := takeSocket(spec.fd, &options); err != nil {
+			return nil, err
+		}
+	} else {
+		options.Path, options.Mode, options.Group = spec.path, c.mode, c.group
+	}
+	server, err := vhostuser.NewServer(device, options)
+	if err != nil {
+		return nil, fmt.Errorf("--port %s: %w", spec.name, err)
+	}
+	return &port{name: spec.name, device: device, server: server}, nil
+}
+
+// takeSocket puts an inherited socket in its place: a listening one or one
+// that a front-end is connected to.
+func takeSocket(fd int, o *vhostuser.Options) error {
+	listening, err := sys.IsListening(fd)
+	if err != nil {
+		return fmt.Errorf("--fd %d: want a unix stream socket that this program inherited: %w", fd, err)
+	}
+	if listening {
+		o.Listener = sys.OwnFD(fd)
+	} else {
+		o.Conn = sys.OwnFD(fd)
+	}
+	return nil
+}
+
+// checkCPUs tries what the workers will do, on a thread that ends with it.
+func checkCPUs(cpus []int) error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good, so that nobody gets a pinned thread
+		for _, cpu := range cpus {
+			if err := sys.PinThread(cpu); err != nil {
+				result <- fmt.Errorf("--cpus %d: want CPUs that this process may use (Cpus_allowed_list in /proc/self/status): %w", cpu, err)
+				return
+			}
+		}
+		result <- nil
+	}()
+	return <-result
+}

@@ -1,0 +1,117 @@
+package netdev_test
+
+import (
+	"bytes"
+	"context"
+	"testing"
+
+	"vhostnet/netdev"
+	"vhostnet/vhostuser/vutest"
+	"vhostnet/virtio"
+)
+
+// restarts is how often rings are stopped and started: 1000 times as QEMU does
+// it, less often as the others do.
+func restarts(k vutest.Kind) int {
+	if k == vutest.QEMU10 {
+		return 1000
+	}
+	return 60
+}
+
+// V60: rings that are stopped go on where they stood. What the device answers
+// and what is in the guest's memory agree with what was sent and received, no
+// frame is sent twice, and none is forgotten, also when the stop comes in the
+// middle of a batch.
+func TestV60_StopAndStart(t *testing.T) {
+	for _, k := range vutest.Kinds() {
+		t.Run(k.String(), func(t *testing.T) {
+			r := newRig(t, 1, netdev.Options{Name: "a", MAC: macA}, netdev.Options{Name: "b", MAC: macB})
+			a := r.connect("a", vutest.Options{Kind: k, MemorySize: 4 << 20, Guest: vutest.Guest{RingSize: 64}})
+			b := r.connect("b", vutest.Options{})
+			ctx, cancel := context.WithTimeout(context.Background(), 6*patience)
+			defer cancel()
+			sent, next, received := uint32(0), uint32(0), uint32(0)
+			for cycle := range restarts(k) {
+				burst := cycle % 7 * 5 // with the stop behind them, at once
+				for range burst {
+					r.must(a.Send(0, frame(macB, macA, 60, sent)))
+					sent++
+				}
+				r.must(a.Stop(ctx))
+				wantIndices(t, a, sent, received)
+				r.start(a)
+				r.must(a.Send(0, frame(macB, macA, 60, sent)))
+				for sent++; next < sent; next++ {
+					wantNext(t, b, frame(macB, macA, 60, next))
+				}
+				r.must(a.WaitSent(0))
+				exchange(t, b, a, 0, frame(macA, macB, 60, received))
+				received++
+			}
+			r.must(a.Stop(ctx))
+			if used := a.Driver(1).UsedIdx(); used != uint16(sent) {
+				t.Errorf("%d frames were sent, the used index is %d", sent, used)
+			}
+			wantIndices(t, a, sent, received)
+			if d := r.drops(); d != 0 {
+				t.Errorf("frames were dropped: %s", r.counters())
+			}
+		})
+	}
+}
+
+// wantNext receives one frame, which is the one that is wanted.
+func wantNext(t *testing.T, f *vutest.FrontEnd, want vutest.Frame) {
+	t.Helper()
+	got, err := f.Recv(0, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Data, want.Data) {
+		t.Fatalf("frame %x came in place of %x", got.Data, want.Data)
+	}
+}
+
+// wantIndices compares the indices of a stopped guest with what it did. vutest
+// has compared the bases with the used indices.
+func wantIndices(t *testing.T, f *vutest.FrontEnd, sent, received uint32) {
+	t.Helper()
+	if used := f.Driver(0).UsedIdx(); used != uint16(received) {
+		t.Fatalf("%d frames were received, the used index is %d", received, used)
+	}
+	used := f.Driver(1).UsedIdx()
+	if left := uint16(sent) - used; int(left) > f.Outstanding(1) {
+		t.Fatalf("%d frames were sent, the used index is %d, and %d chains are outstanding", sent, used, f.Outstanding(1))
+	}
+}
+
+// V60: a driver that is bound again finds rings that begin anew.
+func TestV60_Rebind(t *testing.T) {
+	r := newRig(t, 1, netdev.Options{Name: "a", MAC: macA}, netdev.Options{Name: "b", MAC: macB})
+	a := r.connect("a", vutest.Options{MemorySize: 4 << 20, Guest: vutest.Guest{RingSize: 64}})
+	b := r.connect("b", vutest.Options{})
+	ctx, cancel := context.WithTimeout(context.Background(), 6*patience)
+	defer cancel()
+	for cycle := range uint32(300) {
+		for range cycle % 9 {
+			r.must(a.Send(0, frame(macB, macA, 60, cycle)))
+		}
+		g := vutest.Guest{RingSize: 16 << (cycle % 3)}
+		if cycle%2 == 0 {
+			g.Without = virtio.EventIdx | virtio.NetMrgRxBuf
+		}
+		_, err := a.Reboot(ctx, g)
+		r.must(err)
+		r.must(a.Barrier(ctx))
+		if n := a.Driver(0).UsedIdx() + a.Driver(1).UsedIdx(); n != 0 {
+			t.Fatalf("cycle %d: %d chains of the driver before came back to this one", cycle, n)
+		}
+		drain(t, b)
+		exchange(t, a, b, 0, frame(macB, macA, 60, cycle))
+		exchange(t, b, a, 0, frame(macA, macB, 60, cycle))
+	}
+	if r.devices["a"].Snapshot().TxFrames < 300 {
+		t.Error("hardly anything was sent")
+	}
+}
