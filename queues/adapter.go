@@ -152,7 +152,8 @@ func (a *Adapter) AllocateQueue(p QueueParameters) (QueueID, error) {
 	}
 	a.mu.Lock()
 	id := QueueID(1)
-	for ; a.queues[id] != nil; id++ {
+	for a.queues[id] != nil {
+		id++
 	}
 	if int(id) > a.maxQueues {
 		a.mu.Unlock()

@@ -107,19 +107,15 @@ func TestSoftened(t *testing.T) {
 		{frame: ethernet(60, 1)}, {checksumHeader(), tcp4(700, 2)}, {tso(1448), tcp4(14000, 3)}, {frame: ethernet(61, 4)},
 	}
 	cut := segments(packets[2].frame, 1448)
-	asIs := []delivery{
-		{frame: packets[0].frame}, {checksumHeader(), packets[1].frame}, {tso(1448), packets[2].frame}, {frame: packets[3].frame},
-	}
-	complete := whole(packets[0].frame, summed(packets[1].frame))
-	complete = append(append(complete, whole(cut...)...), asIs[3])
-	half := append(append([]delivery{asIs[0], asIs[1]}, whole(cut...)...), asIs[3])
+	complete := slices.Concat(whole(packets[0].frame, summed(packets[1].frame)), whole(cut...), packets[3:])
+	half := slices.Concat(packets[:2], whole(cut...), packets[3:])
 	for _, tt := range []struct {
 		name     string
 		features virtio.Features
-		want     []delivery
+		want     []packet
 		softened uint64
 	}{
-		{"all accepted", virtio.NetGuestCsum | virtio.NetGuestTSO4, asIs, 0},
+		{"all accepted", virtio.NetGuestCsum | virtio.NetGuestTSO4, packets, 0},
 		{"nothing accepted", 0, complete, 2},
 		{"TSO without a checksum", virtio.NetGuestTSO4, complete, 2},
 		{"checksums only", virtio.NetGuestCsum, half, 1},
@@ -255,7 +251,7 @@ func TestSoftenedForSeveral(t *testing.T) {
 			t.Fatalf("accepted %d", n)
 		}
 		if f.Has(virtio.NetGuestTSO4) {
-			v.expect(delivery{p.header, p.frame})
+			v.expect(p)
 		} else {
 			v.expect(whole(segments(p.frame, 1000)...)...)
 		}

@@ -59,7 +59,7 @@ func TestV52_GoldenHeaders(t *testing.T) {
 		if got := hex.EncodeToString(got[:len(want)]); got != hex.EncodeToString(want) {
 			t.Errorf("%s: header %s, want %x", tt.name, got, want)
 		}
-		v.expect(delivery{virtio.DecodeNetHeader(want), tt.packet.frame})
+		v.expect(packet{virtio.DecodeNetHeader(want), tt.packet.frame})
 		v.counted(1, nil)
 	}
 }
@@ -79,7 +79,7 @@ func TestV51_AnyLayout(t *testing.T) {
 			for range frames { // each in one chain
 				v.postChain(layout...)
 			}
-			if n := r.deliver(v.nic, s.send(plainOf(frames)...)); n != len(frames) {
+			if n := r.deliver(v.nic, s.send(frames...)); n != len(frames) {
 				t.Fatalf("chain of %v: accepted %d", layout, n)
 			}
 			v.expect(frames...)
@@ -90,19 +90,11 @@ func TestV51_AnyLayout(t *testing.T) {
 		for range frames {
 			v.post(layout...)
 		}
-		if n := r.deliver(v.nic, s.send(plainOf(frames)...)); n != len(frames) {
+		if n := r.deliver(v.nic, s.send(frames...)); n != len(frames) {
 			t.Fatalf("buffers of %v: accepted %d", layout, n)
 		}
 		v.expect(frames...)
 	}
-}
-
-func plainOf(list []delivery) []packet {
-	var packets []packet
-	for _, d := range list {
-		packets = append(packets, packet{frame: d.frame})
-	}
-	return packets
 }
 
 // V44: receive buffers that are shorter than the header, or hardly longer.

@@ -163,16 +163,9 @@ func (v *receiver) postChain(descriptors ...int) {
 	}
 }
 
-// delivery is what a driver is to find in its buffers; num_buffers follows from
-// their sizes.
-type delivery struct {
-	header virtio.NetHeader
-	frame  []byte
-}
-
-// whole are deliveries of complete frames.
-func whole(frames ...[]byte) []delivery {
-	list := make([]delivery, len(frames))
+// whole are packets of complete frames.
+func whole(frames ...[]byte) []packet {
+	list := make([]packet, len(frames))
 	for i := range frames {
 		list[i].frame = frames[i]
 	}
@@ -181,8 +174,8 @@ func whole(frames ...[]byte) []delivery {
 
 // expect reaps all buffers that came back. They must be the oldest ones, hold
 // list in order, and say so in their used entries; no other byte behind the
-// ring may have changed (V50, V51).
-func (v *receiver) expect(list ...delivery) {
+// ring may have changed (V50, V51). num_buffers follows from their sizes.
+func (v *receiver) expect(list ...packet) {
 	v.t.Helper()
 	used := make([]virtqueue.Used, v.opts.Size)
 	n, err := v.Driver.Reap(used)
@@ -233,20 +226,20 @@ func (v *receiver) changed() int {
 	return len(image) - bytes.Count(image, []byte{canary})
 }
 
-// stream is d as the driver reads it over its oldest buffers, and how many of
+// stream is p as the driver reads it over its oldest buffers, and how many of
 // them it takes.
-func (v *receiver) stream(d delivery) (bytes []byte, count int) {
-	need := virtio.NetHeaderLen(v.opts.Features) + len(d.frame)
+func (v *receiver) stream(p packet) (bytes []byte, count int) {
+	need := virtio.NetHeaderLen(v.opts.Features) + len(p.frame)
 	for room := 0; room < need; count++ {
 		if count == len(v.heads) {
 			v.t.Fatalf("a delivery of %d bytes is expected in %d bytes of buffers", need, room)
 		}
 		room += v.sizes[v.heads[count]]
 	}
-	d.header.NumBuffers = uint16(count)
-	header := make([]byte, need-len(d.frame))
-	d.header.Encode(header)
-	return append(header, d.frame...), count
+	p.header.NumBuffers = uint16(count)
+	header := make([]byte, need-len(p.frame))
+	p.header.Encode(header)
+	return append(header, p.frame...), count
 }
 
 // softFile is memory that can be taken away, with the descriptor to do it.

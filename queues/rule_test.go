@@ -101,15 +101,18 @@ func TestMTU(t *testing.T) {
 	r := newRig(t, Options{})
 	s := r.newSender(vqtest.Options{})
 	const gso = virtio.NetGuestCsum | virtio.NetGuestTSO4
-	packets := []packet{{frame: ethernet(1514, 0)}, {frame: ethernet(1518, 1)}, {frame: ethernet(1519, 2)},
-		{checksumHeader(), tcp4(1500, 3)}, {tso(1448), tcp4(9000, 4)}}
-	all := []delivery{{frame: packets[0].frame}, {frame: packets[1].frame}, {frame: packets[2].frame},
-		{packets[3].header, packets[3].frame}, {packets[4].header, packets[4].frame}}
+	all := []packet{
+		{frame: ethernet(1514, 0)},
+		{frame: ethernet(1518, 1)},
+		{frame: ethernet(1519, 2)},
+		{checksumHeader(), tcp4(1500, 3)},
+		{tso(1448), tcp4(9000, 4)},
+	}
 	for _, tt := range []struct {
 		at   Attributes
-		want []delivery
+		want []packet
 	}{
-		{Attributes{plainRx | gso | virtio.NetMTU, 1500}, []delivery{all[0], all[1], all[4]}},
+		{Attributes{plainRx | gso | virtio.NetMTU, 1500}, []packet{all[0], all[1], all[4]}},
 		{Attributes{plainRx | gso | virtio.NetMTU, 0}, all},
 		{Attributes{plainRx | gso, 1500}, all},
 	} {
@@ -117,7 +120,7 @@ func TestMTU(t *testing.T) {
 		state, _ := v.nic.StopRx(0)
 		v.restart(state, tt.at)
 		v.post(repeat(8, 10000)...)
-		if n := r.deliver(v.nic, s.send(packets...)); n != len(packets) {
+		if n := r.deliver(v.nic, s.send(all...)); n != len(all) {
 			t.Fatalf("accepted %d", n)
 		}
 		v.expect(tt.want...)
