@@ -1,125 +1,14 @@
 package netdev
 
 import (
-	"context"
-	"encoding/binary"
 	"errors"
-	"sync"
-	"syscall"
 	"testing"
-	"time"
 
+	"vhostnet/metrics"
 	"vhostnet/queues"
 	"vhostnet/sharedmem"
-	"vhostnet/virtio"
 	"vhostnet/virtqueue"
-	"vhostnet/virtqueue/vqtest"
-	"vhostnet/vswitch"
-	"vhostnet/worker"
 )
-
-// lab is a Device with running workers, and the test in the session's place.
-type lab struct {
-	t       *testing.T
-	d       *Device
-	adapter *queues.Adapter
-	stop    func() // ends the workers
-}
-
-var labMAC = [6]byte{0x52, 0x54, 0, 0, 0, 1}
-
-func newLab(t *testing.T) *lab {
-	t.Helper()
-	l := &lab{t: t}
-	group, err := worker.NewGroup(worker.Options{Workers: 1})
-	l.must(err)
-	sw, err := vswitch.New(vswitch.Options{})
-	l.must(err)
-	l.adapter, err = queues.NewAdapter(queues.Options{Workers: 1, Quiesce: group.Quiesce})
-	l.must(err)
-	l.d, err = New(Options{Name: "port", MAC: labMAC, Pairs: 2, Adapter: l.adapter, Switch: sw, Group: group})
-	l.must(err)
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := group.Run(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	l.stop = sync.OnceFunc(func() { cancel(); running.Wait() })
-	t.Cleanup(func() {
-		end, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		l.must(l.d.Close(end))
-		l.stop()
-		l.must(l.adapter.Halt())
-	})
-	return l
-}
-
-func (l *lab) must(err error) {
-	l.t.Helper()
-	if err != nil {
-		l.t.Fatal(err)
-	}
-}
-
-// pair is a driver's ring of 16 entries in memory of its own.
-func (l *lab) pair() *vqtest.Pair {
-	l.t.Helper()
-	p, err := vqtest.NewPair(vqtest.Options{Size: 16, Features: virtio.Version1})
-	l.must(err)
-	l.t.Cleanup(p.Close)
-	return p
-}
-
-// session is what a front-end does before its rings start.
-func (l *lab) session(mem *sharedmem.Map) {
-	l.t.Helper()
-	l.d.Negotiated(virtio.Version1)
-	if mem != nil {
-		l.must(l.d.Memory(mem))
-	}
-	for i := range l.d.Rings() {
-		l.d.EnableRing(i, true)
-	}
-}
-
-// queue is the port's VM queue; ok says whether there is one.
-func (l *lab) queue() (info queues.QueueInfo, ok bool) {
-	for _, q := range l.adapter.EnumQueues() {
-		if q.ID != 0 {
-			return q, true
-		}
-	}
-	return info, false
-}
-
-// wantQueue checks the state of the queue and the bytes that it has allocated
-// for a usage.
-func (l *lab) wantQueue(state queues.State, usage sharedmem.Usage, bytes uint64) {
-	l.t.Helper()
-	q, ok := l.queue()
-	if !ok {
-		l.t.Fatal("the port has no queue")
-	}
-	got := uint64(0)
-	for _, a := range q.Accounts {
-		if a.Usage == usage {
-			got = a.Bytes
-		}
-	}
-	if q.State != state || got != bytes {
-		l.t.Errorf("queue %d is %v with %d bytes for %v, want %v with %d", q.ID, q.State, got, usage, state, bytes)
-	}
-}
-
-func areas(q *virtqueue.Queue) (n uint64) {
-	for _, b := range q.Areas() {
-		n += b.Len()
-	}
-	return n
-}
 
 // A Map that the queue cannot allocate from is refused, and nobody keeps it:
 // the device goes on with the one before.
@@ -257,6 +146,123 @@ func TestReplaceRingFails(t *testing.T) {
 	}
 }
 
+// A ring that was replaced goes on where it was, and calls once: what the one
+// before was about to signal is not lost.
+func TestReplaceRing(t *testing.T) {
+	for i, direction := range []string{"receive", "transmit"} {
+		t.Run(direction, func(t *testing.T) {
+			l := newLab(t)
+			p := l.pair()
+			l.session(p.Mem)
+			l.must(l.d.StartRing(i, p.Queue))
+			for range 3 {
+				before := p.Queue
+				l.must(l.d.ReplaceRing(i, func(s virtqueue.State) (*virtqueue.Queue, error) {
+					err := p.Restart(&s)
+					return p.Queue, err
+				}))
+				if before.Mem() != nil || p.Queue.Mem() == nil {
+					t.Error("the ring before is not given up, or the one in its place is")
+				}
+				if n := signals(t, p.Call); n != 1 {
+					t.Errorf("a change was followed by %d calls, want one", n)
+				}
+				l.wantQueue(queues.Running, sharedmem.Other, areas(p.Queue))
+			}
+			l.d.Disconnected()
+		})
+	}
+}
+
+// A broken ring that is replaced is as new.
+func TestReplaceBrokenRing(t *testing.T) {
+	l := newLab(t)
+	p := l.pair()
+	l.session(p.Mem)
+	l.must(sharedmem.Guard(func() error { p.Driver.SetAvailIdx(100); return nil })) // of 16 entries
+	l.must(l.d.StartRing(1, p.Queue))
+	broken := func() bool { return l.d.Snapshot().Rings[1].Broken }
+	l.wait("the ring to be found broken", broken)
+	l.must(l.d.ReplaceRing(1, func(s virtqueue.State) (*virtqueue.Queue, error) {
+		err := sharedmem.Guard(func() error { p.Driver.SetAvailIdx(0); return nil })
+		return p.Queue, errors.Join(err, p.Restart(&s))
+	}))
+	if broken() {
+		t.Error("a ring that was replaced counts as broken")
+	}
+	l.d.Disconnected()
+}
+
+// Each ring adds its areas to the queue's memory.
+func TestFurtherRings(t *testing.T) {
+	l := newLab(t)
+	p := l.pair()
+	l.session(p.Mem)
+	for i := range l.d.Rings() { // all in the same place, which nobody uses
+		c, err := p.Config()
+		l.must(err)
+		c.Index, c.Kick = i, nil
+		l.must(sharedmem.Guard(func() error {
+			q, err := virtqueue.New(c, p.Mem)
+			if err != nil {
+				return err
+			}
+			return l.d.StartRing(i, q)
+		}))
+		l.wantQueue(queues.Running, sharedmem.Other, uint64(i+1)*areas(p.Queue))
+	}
+	l.d.Disconnected()
+}
+
+// What a ring holds when it is disabled, stopped or replaced is dropped,
+// counted and given back before the call returns. A ring that is disabled is
+// not written to: its memory may serve another purpose by then.
+func TestNothingIsHeldBack(t *testing.T) {
+	for reason, end := range map[metrics.Reason]func(d *Device) error{
+		metrics.ReasonDisabled: func(d *Device) error { d.EnableRing(1, false); return nil },
+		metrics.ReasonStopped:  func(d *Device) error { d.StopRing(1); return nil },
+	} {
+		t.Run(reason.String(), func(t *testing.T) {
+			const frames = 5
+			l := newLab(t)
+			p := l.pair()
+			l.must(sharedmem.Guard(func() error {
+				for range frames {
+					if _, err := p.Driver.Add(frameTo(neverMAC)); err != nil {
+						return err
+					}
+				}
+				p.Driver.Publish()
+				return nil
+			}))
+			l.session(p.Mem)
+			l.must(l.d.StartRing(1, p.Queue))
+			l.wait("the frames to wait for their port", func() bool { return l.never.asked.Load() > 2 })
+			l.must(end(l.d))
+			if n := reaped(t, p.Driver); n != frames {
+				t.Errorf("%d of %d chains came back", n, frames)
+			}
+			drops := l.d.Snapshot().Drops
+			if drops[reason] != frames || drops.Total() != frames {
+				t.Errorf("drops [%v], want %d as %v", drops, frames, reason)
+			}
+			if n := signals(t, p.Call); n != 1 {
+				t.Errorf("%d calls for what came back, want one", n)
+			}
+			if reason == metrics.ReasonDisabled {
+				want := virtqueue.State{Avail: frames, Used: frames}
+				if got := l.d.StopRing(1); got != want {
+					t.Errorf("the ring stands at %+v, want %+v", got, want)
+				}
+			}
+			if n := reaped(t, p.Driver) + int(signals(t, p.Call)); n != 0 {
+				t.Errorf("a ring that has ended was used %d times", n)
+			}
+			l.d.Disconnected()
+		})
+	}
+}
+
 // A ring that was remade, and that the worker cannot wait for, is closed.
 func TestReplacedRingCannotBePolled(t *testing.T) {
 	l := newLab(t)
@@ -303,90 +309,4 @@ func TestEnabledRingCannotBePolled(t *testing.T) {
 		t.Error("the ring was closed")
 	}
 	l.d.Disconnected()
-}
-
-// signals is how often an eventfd of our own was signalled since it was read
-// last.
-func signals(t *testing.T, e *virtqueue.Event) uint64 {
-	t.Helper()
-	var b [8]byte
-	if _, err := syscall.Read(e.FD(), b[:]); errors.Is(err, syscall.EAGAIN) {
-		return 0
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	return binary.NativeEndian.Uint64(b[:])
-}
-
-// Without workers nothing is served, and everything can still be taken back.
-func TestWorkersHaveStopped(t *testing.T) {
-	l := newLab(t)
-	p, rx := l.pair(), l.pair()
-	l.session(p.Mem)
-	l.must(l.d.StartRing(1, p.Queue))
-	l.stop()
-	state := l.d.StopRing(1)
-	l.must(p.Restart(&state))
-	if err := l.d.StartRing(1, p.Queue); !errors.Is(err, worker.ErrStopped) {
-		t.Errorf("StartRing without workers = %v, want %v", err, worker.ErrStopped)
-	}
-	l.must(l.d.Memory(rx.Mem))
-	l.must(l.d.StartRing(0, rx.Queue)) // nobody delivers, but the ring can be had
-	l.d.Disconnected()
-}
-
-// The names of packets are never used twice, however often a ring starts.
-func TestSerials(t *testing.T) {
-	var a, b serial
-	a.reserve()
-	b.reserve()
-	if a == b || a%serialRange != 0 {
-		t.Errorf("two rings begin at %#x and %#x", uint64(a), uint64(b))
-	}
-	a++
-	before := a
-	if a.reserve(); a != before {
-		t.Errorf("a range of which one name is used is given up")
-	}
-	a += serialRange - 2 - visitChains
-	before = a
-	if a.reserve(); a != before {
-		t.Errorf("a range with %d names left is given up", visitChains+1)
-	}
-	a++
-	if a.reserve(); a/serialRange == before/serialRange || a%serialRange != 0 {
-		t.Errorf("behind %#x comes %#x, which has no room for a visit", uint64(before), uint64(a))
-	}
-
-	l := newLab(t)
-	p := l.pair()
-	first := newTxRing(l.d, 1, p.Queue)
-	first.serial.reserve()
-	*first.serial += 10
-	if again := newTxRing(l.d, 1, p.Queue); *again.serial != *first.serial {
-		t.Error("a ring that starts again uses its names again")
-	}
-}
-
-func TestNewRefuses(t *testing.T) {
-	l := newLab(t)
-	good := l.d.o
-	for name, change := range map[string]func(*Options){
-		"no adapter":     func(o *Options) { o.Adapter = nil },
-		"no switch":      func(o *Options) { o.Switch = nil },
-		"no group":       func(o *Options) { o.Group = nil },
-		"negative pairs": func(o *Options) { o.Pairs = -1 },
-		"too many pairs": func(o *Options) { o.Pairs = 129 },
-		"small MTU":      func(o *Options) { o.MTU = minMTU - 1 },
-		"group address":  func(o *Options) { o.MAC[0] |= 1 },
-	} {
-		o := good
-		change(&o)
-		if _, err := New(o); err == nil {
-			t.Errorf("%s: accepted", name)
-		}
-	}
-	if err := l.d.SetMTU(minMTU - 1); err == nil {
-		t.Error("an MTU that is too small was set")
-	}
 }

@@ -134,6 +134,9 @@ func TestBrokenRingIsHealedByStart(t *testing.T) {
 	if _, err := a.Reboot(ctx, vutest.Guest{}); err != nil {
 		t.Fatal(err)
 	}
+	if ring := r.devices["a"].Snapshot().Rings[1]; ring.Broken || !ring.Started {
+		t.Errorf("after a new start the ring is %+v", ring)
+	}
 	exchange(t, a, b, 0, frame(macB, macA, 60, 3))
 }
 

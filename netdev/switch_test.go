@@ -232,3 +232,39 @@ func TestTrap7_20_DisabledRings(t *testing.T) {
 	}
 	r.waitFor("the drop", func() bool { return r.devices["b"].Snapshot().Drops[metrics.ReasonDisabled] == 1 })
 }
+
+// What the switch learned of a guest goes when its last ring stops: frames to it
+// are looked for elsewhere, where it may be by now.
+func TestLearnedAddressesGoWithTheLastRing(t *testing.T) {
+	r := newRig(t, 1, netdev.Options{Name: "a"}, netdev.Options{Name: "b"}, netdev.Options{Name: "c"})
+	a, b, c := r.connect("a", vutest.Options{}), r.connect("b", vutest.Options{}), r.connect("c", vutest.Options{})
+	exchange(t, a, b, 0, frame(macB, macA, 60, 1))
+	drain(t, c)
+	exchange(t, b, a, 0, frame(macA, macB, 60, 2))
+	if got, ok, err := c.TryRecv(0); ok || err != nil {
+		t.Fatalf("a frame for a came to c: %x, %v", got.Data, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	r.must(a.Stop(ctx))
+	exchange(t, b, c, 0, frame(macA, macB, 60, 3))
+}
+
+// Packets of different senders are told apart, also where what was made of them
+// is kept: each begins as the other does, and both are completed here.
+func TestPacketsOfTwoSendersAreToldApart(t *testing.T) {
+	r := newRig(t, 1, netdev.Options{Name: "a"}, netdev.Options{Name: "b", MAC: macB}, netdev.Options{Name: "c"})
+	a, c := r.connect("a", vutest.Options{}), r.connect("c", vutest.Options{})
+	b := r.connect("b", vutest.Options{Guest: vutest.Guest{Without: allOffloads}})
+	for i := range 20 {
+		for seed, from := range []*vutest.FrontEnd{a, c} {
+			p := &packet{proto: udp, payload: pattern(100+i, seed)}
+			if err := p.carry(from, b); err != nil {
+				t.Fatalf("packet %d of sender %d: %v", i, seed, err)
+			}
+		}
+	}
+	if n := r.devices["b"].Snapshot().SoftOffload; n != 40 {
+		t.Errorf("%d of 40 packets were completed", n)
+	}
+}

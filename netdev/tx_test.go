@@ -18,28 +18,30 @@ func carryOn(t *testing.T, f func()) {
 	}
 }
 
-// frameOf is a small frame with its header, to where newPath's are sent.
-func frameOf(number int) vqtest.Request {
+// frameTo is a small frame with its header.
+func frameTo(dst [6]byte) vqtest.Request {
 	b := make([]byte, 12+60)
-	copy(b[12:], []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5})
-	b[26] = byte(number)
+	copy(b[12:], dst[:])
+	copy(b[18:], []byte{2, 0, 0, 0, 0, 1, 0x88, 0xb5})
 	return vqtest.Request{Out: [][]byte{b}}
 }
+
+// pathMAC is where newPath's frames are sent to.
+var pathMAC = [6]byte{2, 0, 0, 0, 0, 2}
 
 // reaped is how many chains the driver takes back.
 func reaped(t *testing.T, d *vqtest.Driver) (n int) {
 	t.Helper()
-	for {
-		var used [visitChains]virtqueue.Used
-		more, err := d.Reap(used[:])
-		if err != nil {
-			t.Fatal(err)
+	carryOn(t, func() {
+		for more := 1; more > 0; n += more {
+			var used [visitChains]virtqueue.Used
+			var err error
+			if more, err = d.Reap(used[:]); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if more == 0 {
-			return n
-		}
-		n += more
-	}
+	})
+	return n
 }
 
 // A chain that is no frame ends the ring when it is its turn: what the guest
@@ -47,15 +49,15 @@ func reaped(t *testing.T, d *vqtest.Driver) (n int) {
 func TestWritableChain(t *testing.T) {
 	p := newPath(t, pathFeatures, 60, 2048) // 64 frames
 	carryOn(t, func() { p.tx.Poll(p.c, visitChains) })
-	for i := range 3 {
-		if _, err := p.from.Driver.Add(frameOf(i)); err != nil {
+	for range 3 {
+		if _, err := p.from.Driver.Add(frameTo(pathMAC)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := p.from.Driver.Add(vqtest.Request{Out: frameOf(3).Out, In: []int{64}}); err != nil {
+	if _, err := p.from.Driver.Add(vqtest.Request{Out: frameTo(pathMAC).Out, In: []int{64}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.from.Driver.Add(frameOf(4)); err != nil {
+	if _, err := p.from.Driver.Add(frameTo(pathMAC)); err != nil {
 		t.Fatal(err)
 	}
 	p.from.Driver.Publish()
@@ -86,7 +88,7 @@ func TestWritableChain(t *testing.T) {
 // driver, and is counted.
 func TestFinish(t *testing.T) {
 	p := newPath(t, pathFeatures, 60, 2048)
-	if err := p.tx.dev.o.Switch.AddStatic(p.receiver.port, 0, [6]byte{2, 0, 0, 0, 0, 2}); err != nil {
+	if err := p.tx.dev.o.Switch.AddStatic(p.receiver.port, 0, pathMAC); err != nil {
 		t.Fatal(err) // what is flooded does not wait
 	}
 	carryOn(t, func() {
@@ -145,13 +147,24 @@ func TestV32_FramesOfGoneMemoryCountOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer gone.Close()
-	for i := range 10 {
-		if _, err := gone.Driver.Add(frameOf(i)); err != nil {
+	var heads []uint16
+	for range 10 {
+		head, err := gone.Driver.Add(frameTo(pathMAC))
+		if err != nil {
 			t.Fatal(err)
 		}
+		heads = append(heads, head)
+	}
+	tx := newTxRing(p.tx.dev, 1, gone.Queue)
+	gone.Driver.Publish()
+	carryOn(t, func() { tx.Poll(p.c, visitChains) }) // while it was there
+	if n := reaped(t, gone.Driver); n != len(heads) {
+		t.Fatalf("%d chains came back", n)
+	}
+	for _, head := range heads {
+		gone.Driver.Post(head)
 	}
 	gone.Driver.Publish()
-	tx := newTxRing(p.tx.dev, 1, gone.Queue)
 	areas := vqtest.Config{Size: 256, Features: pathFeatures} // stay, and the buffers behind them go
 	if err := sys.Truncate(again, areas.Bytes()); err != nil {
 		t.Fatal(err)
@@ -170,7 +183,7 @@ func TestV32_FramesOfGoneMemoryCountOnce(t *testing.T) {
 	if tx.n != 0 || tx.pool.Out() != 0 || tx.q.Broken() == nil || signals(t, gone.Err) != 1 {
 		t.Errorf("%d chains are held, %d lists are out, the ring is broken by %v", tx.n, tx.pool.Out(), tx.q.Broken())
 	}
-	if state := tx.q.Suspend(); state != (virtqueue.State{}) {
+	if state := tx.q.Suspend(); state != (virtqueue.State{Avail: 10, Used: 10}) {
 		t.Errorf("the ring stands at %+v", state)
 	}
 }

@@ -133,7 +133,7 @@ func checkCPUs(cpus []int) error {
 		runtime.LockOSThread() // for good, so that nobody gets a pinned thread
 		for _, cpu := range cpus {
 			if err := sys.PinThread(cpu); err != nil {
-				result <- fmt.Errorf("--cpus %d: want CPUs that this process may use (Cpus_allowed_list in /proc/self/status): %w", cpu, err)
+				result <- fmt.Errorf("--cpus %d: want CPUs of Cpus_allowed_list in /proc/self/status: %w", cpu, err)
 				return
 			}
 		}

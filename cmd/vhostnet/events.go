@@ -98,7 +98,7 @@ func (e *eventLog) write(n notice) {
 	case n.event.Kind == queues.EventDMAStopped:
 		log.Debug("DMA stopped", "queue", n.event.Queue)
 	default:
-		log.Debug("queue state", "queue", n.event.Queue, "state", n.event.State)
+		log.Debug("queue state", "queue", n.event.Queue, "state", n.event.State.String())
 	}
 }
 

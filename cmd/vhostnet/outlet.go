@@ -81,6 +81,9 @@ func (o *outlet) pass(b []byte) {
 	if err != nil {
 		return
 	}
+	if len(o.queue) == cap(o.queue) {
+		return // trouble could not write
+	}
 	if lost := o.lost.Swap(0); lost > 0 {
 		o.trouble(lost, nil)
 	}

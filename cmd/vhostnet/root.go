@@ -68,8 +68,11 @@ func newRootCommand(out, log io.Writer) *cobra.Command {
 	root.Flags().BoolVar(&capabilities, "print-capabilities", false, "describe the program as JSON, for management software, and exit")
 	opts.addSettings(root)
 	hideSettings(root)
-	root.AddCommand(newRunCommand(out, log), newVersionCommand(out), newCompletionCommand(out))
+	root.AddCommand(newRunCommand(&runOptions{out: out, log: log}), newVersionCommand(out), newCompletionCommand(out))
 	root.SetHelpCommand(newHelpCommand())
+	for _, c := range root.Commands() {
+		c.DisableFlagsInUseLine = true
+	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root
 }
@@ -88,8 +91,11 @@ func newHelpCommand() *cobra.Command {
 		Example: "  vhostnet help run",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			found, rest, err := cmd.Root().Find(args)
-			if err != nil || len(rest) > 0 {
-				return unknownCommand(cmd.Root(), args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			if len(rest) > 0 {
+				return unknownCommand(found, rest[0])
 			}
 			found.InitDefaultHelpFlag()
 			found.InitDefaultVersionFlag()

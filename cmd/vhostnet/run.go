@@ -60,8 +60,7 @@ const runExamples = `  vhostnet run --port web=/tmp/web.sock --port db=/tmp/db.s
 
 ` + qemuExample
 
-func newRunCommand(out, log io.Writer) *cobra.Command {
-	opts := &runOptions{out: out, log: log}
+func newRunCommand(opts *runOptions) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "run --port NAME=PATH ...",
 		Short:             "Run a switch between VMs",
@@ -81,8 +80,8 @@ func newRunCommand(out, log io.Writer) *cobra.Command {
 func (o *runOptions) addConventions(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.socketPath, "socket-path", "", "serve one VM, named \"vm\", on the socket at `PATH`")
-	f.StringVar(&o.fd, "fd", "", "serve one VM, named \"vm\", on the inherited socket `N`, listening or connected")
+	f.StringVar(&o.socketPath, "socket-path", "", "port \"vm\" on the socket at `PATH`")
+	f.StringVar(&o.fd, "fd", "", "port \"vm\" on the inherited socket `N`, listening or connected")
 }
 
 // addSettings adds the flags that are for all ports.
@@ -96,7 +95,7 @@ func (o *runOptions) addSettings(cmd *cobra.Command) {
 	f.DurationVar(&o.stats, "stats", 0, "print counters every `INTERVAL`, such as 1s")
 	f.StringVarP(&o.output, "output", "o", "table", "`FORM` of the counters: table or json")
 	f.StringVar(&o.logFormat, "log-format", "text", "`FORM` of the log: text or json")
-	f.StringVar(&o.logLevel, "log-level", "info", "least `LEVEL` that is logged: trace, debug, info, warn or error")
+	f.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: trace, debug, info, warn or error")
 	complete(cmd, "output", outputs)
 	complete(cmd, "log-format", logFormats)
 	complete(cmd, "log-level", logLevels)

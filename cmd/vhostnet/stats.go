@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -35,7 +36,7 @@ type portReport struct {
 	Port     string            `json:"port"`
 	Up       bool              `json:"up"`       // a driver has negotiated its features
 	Features string            `json:"features"` // those, joined by commas
-	Rings    []netdev.RingInfo `json:"rings"`
+	Rings    []netdev.RingInfo `json:"rings"`    // those that are started
 
 	TxFrames      uint64            `json:"tx_frames"`
 	TxBytes       uint64            `json:"tx_bytes"`
@@ -83,7 +84,8 @@ func (r *reporter) print(now time.Time, ports []*port) error {
 // report is one port's part. now is later at each call.
 func (r *reporter) report(now time.Time, name string, s netdev.Snapshot, served vhostuser.Stats) portReport {
 	out := portReport{
-		Port: name, Up: s.Features != 0, Features: s.Features.String(), Rings: s.Rings,
+		Port: name, Up: s.Features != 0, Features: s.Features.String(),
+		Rings:    slices.DeleteFunc(s.Rings, func(r netdev.RingInfo) bool { return !r.Started }),
 		TxFrames: s.TxFrames, TxBytes: s.TxBytes, RxFrames: s.RxFrames, RxBytes: s.RxBytes,
 		Soft: s.SoftOffload, Flooded: s.Flooded, Moved: s.Moved, ForeignSource: s.ForeignSource,
 		TableFull: s.TableFull, Stalls: s.Stalls, Drops: s.DropsByReason(),
@@ -118,13 +120,10 @@ func writeTable(b *bytes.Buffer, reports []portReport) {
 	_ = t.Flush()
 }
 
-// ringColumn lists the started rings: index, then the state unless it is up.
+// ringColumn lists rings: index, then the state unless it is up.
 func ringColumn(rings []netdev.RingInfo) string {
 	text := ""
 	for _, r := range rings {
-		if !r.Started {
-			continue
-		}
 		if text != "" {
 			text += " "
 		}

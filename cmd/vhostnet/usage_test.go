@@ -1,0 +1,302 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"vhostnet/vhostuser/vutest"
+)
+
+// badFlags are wrong values of flags of run, and what the one line about each
+// has to say. PATH stands for a socket that could be made.
+var badFlags = []struct {
+	args string
+	want []string
+}{
+	{"", []string{"no port", "--port web="}},
+	{"--port", []string{"--port", "NAME=PATH"}},
+	{"--port web", []string{"--port", `"web"`, "NAME=PATH"}},
+	{"--port =PATH", []string{"--port", "NAME=PATH"}},
+	{"--port -web=PATH", []string{"--port", "-web", "NAME=PATH"}},
+	{"--port we/b=PATH", []string{"--port", "we/b", "letters, digits"}},
+	{"--port " + strings.Repeat("n", 64) + "=PATH", []string{"--port", "at most 63"}},
+	{"--port web=", []string{"--port web", "path", "missing"}},
+	{"--port web=,mode=poll", []string{"--port web", "path", "missing"}},
+	{"--port web=@web", []string{"--port web", "@web", "abstract", "./@web"}},
+	{"--port web=/" + strings.Repeat("p", 200), []string{"--port web", "at most 107"}},
+	{"--port web=PATH,", []string{"--port web", "unknown option", "mac, mode, mtu, pairs, mask and frontend"}},
+	{"--port web=PATH,colour=red", []string{"--port web", `"colour"`, "mac, mode"}},
+	{"--port web=PATH,mac", []string{"--port web", "mac=", "52:54:"}},
+	{"--port web=PATH,mac=1", []string{"--port web", "mac=1", "52:54:"}},
+	{"--port web=PATH,mac=00:00:00:00:00:00", []string{"--port web", "mac=00:", "unicast"}},
+	{"--port web=PATH,mac=ff:ff:ff:ff:ff:ff", []string{"--port web", "mac=ff:", "unicast"}},
+	{"--port web=PATH,mac=01:00:5e:00:00:01", []string{"--port web", "mac=01:", "unicast"}},
+	{"--port web=PATH,mac=02:00:5e:10:00:00:00:01", []string{"--port web", "mac=02:", "unicast"}},
+	{"--port web=PATH,mode=fast", []string{"--port web", "mode=fast", "adaptive, poll or interrupt"}},
+	{"--port web=PATH,mtu=67", []string{"--port web", "mtu=67", "68 to 65535"}},
+	{"--port web=PATH,mtu=65536", []string{"--port web", "mtu=65536", "68 to 65535"}},
+	{"--port web=PATH,mtu=1k", []string{"--port web", "mtu=1k", "68 to 65535"}},
+	{"--port web=PATH,pairs=0", []string{"--port web", "pairs=0", "1 to 128"}},
+	{"--port web=PATH,pairs=129", []string{"--port web", "pairs=129", "1 to 128"}},
+	{"--port web=PATH,pairs=two", []string{"--port web", "pairs=two", "1 to 128"}},
+	{"--port web=PATH,mask=csum+sparkle", []string{"--port web", "mask=csum+sparkle", `"sparkle"`, "mrg_rxbuf"}},
+	{"--port web=PATH,mask=", []string{"--port web", "mask=", "mrg_rxbuf"}},
+	{"--port web=PATH,mask=csum+", []string{"--port web", "mask=csum+", "mrg_rxbuf"}},
+	{"--port web=PATH,frontend=vmware", []string{"--port web", "frontend=vmware", "qemu, cloud-hypervisor"}},
+	{"--port web=PATH --port web=PATH2", []string{"--port web", "another port has the name"}},
+	{"--port web=PATH --port db=PATH", []string{"--port db", "already the socket of port web"}},
+	{"--port web=PATH --port db=DIR/./socket", []string{"--port db", "already the socket of port web"}},
+	{"--port web=PATH,mac=02:00:00:00:00:01 --port db=PATH2,mac=02:00:00:00:00:01", []string{"--port db", "mac 02:00:00:00:00:01", "port web"}},
+	{"--port vm=PATH --socket-path PATH2", []string{"--port vm", "another port has the name"}},
+	{"--port web=PATH --socket-path PATH", []string{"--port vm", "already the socket of port web"}},
+	{"-p", []string{"--port", "NAME=PATH"}},
+
+	{"--socket-path", []string{"--socket-path", "PATH"}},
+	{"--socket-path @vm", []string{"--socket-path", "@vm", "abstract"}},
+	{"--socket-path PATH --fd 0", []string{"--socket-path", "--fd", "exclude"}},
+	{"--fd", []string{"--fd", "N"}},
+	{"--fd x", []string{"--fd x", "number of an inherited socket"}},
+	{"--fd -1", []string{"--fd -1", "number of an inherited socket"}},
+	{"--fd 99999999999", []string{"--fd 99999999999", "number of an inherited socket"}},
+	{"--fd 1000000", []string{"--fd 1000000", "unix stream socket"}},
+
+	{"--workers", []string{"--workers", "N"}},
+	{"--port web=PATH --workers x", []string{"--workers x", "number"}},
+	{"--port web=PATH --workers -1", []string{"--workers -1", "1 to 1024"}},
+	{"--port web=PATH --workers 1025", []string{"--workers 1025", "1 to 1024"}},
+	{"--cpus", []string{"--cpus", "LIST"}},
+	{"--port web=PATH --cpus a", []string{"--cpus a", "0,2"}},
+	{"--port web=PATH --cpus 0,", []string{"--cpus 0,", "0,2"}},
+	{"--port web=PATH --cpus -1", []string{"--cpus -1", "0,2"}},
+	{"--port web=PATH --cpus 0,0", []string{"--cpus 0,0", "each CPU once"}},
+	{"--port web=PATH --cpus 0,1 --workers 3", []string{"--cpus 0,1", "3 workers"}},
+	{"--port web=PATH --cpus 100000", []string{"--cpus 100000", "Cpus_allowed_list"}},
+
+	{"--socket-mode", []string{"--socket-mode", "OCTAL"}},
+	{"--port web=PATH --socket-mode 0", []string{"--socket-mode 0", "0660"}},
+	{"--port web=PATH --socket-mode 0888", []string{"--socket-mode 0888", "0660"}},
+	{"--port web=PATH --socket-mode 1777", []string{"--socket-mode 1777", "0660"}},
+	{"--port web=PATH --socket-mode rw", []string{"--socket-mode rw", "0660"}},
+	{"--socket-group", []string{"--socket-group", "GROUP"}},
+	{"--port web=PATH --socket-group no-such-group", []string{"--socket-group no-such-group", "name or number"}},
+	{"--port web=PATH --socket-group -1", []string{"--socket-group -1", "name or number"}},
+
+	{"--stats", []string{"--stats", "INTERVAL"}},
+	{"--port web=PATH --stats 1", []string{"--stats 1", "500ms, 1s"}},
+	{"--port web=PATH --stats 1ms", []string{"--stats 1ms", "at least 10ms"}},
+	{"--port web=PATH --stats -1s", []string{"--stats -1s", "at least 10ms"}},
+	{"--output", []string{"--output", "FORM"}},
+	{"--port web=PATH --output xml", []string{"--output xml", "table or json"}},
+	{"--port web=PATH -o xml", []string{"--output xml", "table or json"}},
+	{"--log-format", []string{"--log-format", "FORM"}},
+	{"--port web=PATH --log-format xml", []string{"--log-format xml", "text or json"}},
+	{"--log-level", []string{"--log-level", "LEVEL"}},
+	{"--port web=PATH --log-level loud", []string{"--log-level loud", "trace, debug, info, warn or error"}},
+	{"--port web=PATH --log-level INFO", []string{"--log-level INFO", "info"}},
+
+	{"--help=maybe", []string{"--help maybe", "true or false"}},
+	{"--prot web=PATH", []string{"--prot", "did you mean --port?"}},
+	{"--socket-paht PATH", []string{"--socket-paht", "did you mean --socket-path?"}},
+	{"--sock PATH", []string{"--sock", "--socket-mode", "--socket-group", "--socket-path"}},
+	{"--colour", []string{"--colour", "see vhostnet run --help"}},
+	{"--print-capabilities", []string{"--print-capabilities", "see vhostnet run --help"}},
+	{"-x", []string{"-x", "see vhostnet run --help"}},
+	{"--=x", []string{"--=x", "see vhostnet run --help"}},
+	{"web=PATH", []string{"web=", "see vhostnet run --help"}},
+}
+
+// badCommands are whole command lines that are wrong.
+var badCommands = []struct {
+	args string
+	want []string
+}{
+	{"rnu", []string{`"rnu"`, "did you mean run?"}},
+	{"r", []string{`"r"`, "did you mean run?"}},
+	{"verison", []string{`"verison"`, "did you mean version?"}},
+	{"serve", []string{`"serve"`, "see vhostnet --help"}},
+	{"help rnu", []string{`"rnu"`, "did you mean run?"}},
+	{"help serve", []string{`"serve"`, "see vhostnet --help"}},
+	{"help run serve", []string{"serve"}},
+	{"version 1", []string{"vhostnet version", `"1"`}},
+	{"version --port web=PATH", []string{"--port", "vhostnet run has it"}},
+	{"completion", []string{"completion", "bash, zsh or fish"}},
+	{"completion tcsh", []string{"completion tcsh", "bash, zsh or fish"}},
+	{"completion bash zsh", []string{"completion zsh", "bash, zsh or fish"}},
+	{"--port web=PATH", []string{"--port", "vhostnet run has it"}},
+	{"--workers 2", []string{"--socket-path", "--fd", "vhostnet run"}},
+	{"--socket-path @vm", []string{"--socket-path", "@vm", "abstract"}},
+	{"--print", []string{"--print", "did you mean --print-capabilities?"}},
+}
+
+// TestWrongUsage: exit code 2, nothing on standard output, and exactly one line
+// on standard error, which names the flag, the value and what is accepted.
+func TestWrongUsage(t *testing.T) {
+	vutest.CheckLeaks(t)
+	check := func(prefix, args string, want []string) {
+		t.Helper()
+		dir := t.TempDir()
+		replaced := strings.NewReplacer("PATH2", filepath.Join(dir, "second"), "PATH", filepath.Join(dir, "socket"), "DIR", dir).Replace(args)
+		code, out, log := runHere(context.Background(), strings.Fields(prefix+replaced)...)
+		line, rest, _ := strings.Cut(log, "\n")
+		if code != exitUsage || out != "" || rest != "" || !strings.HasPrefix(line, "vhostnet: ") || !hasAll(line, want...) {
+			t.Errorf("vhostnet %s%s: exit code %d, output %q, log %q; want code %d and one line with %q", prefix, args, code, out, log, exitUsage, want)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+			t.Errorf("vhostnet %s%s: left %v behind, %v", prefix, args, left, err)
+		}
+	}
+	for _, c := range badFlags {
+		check("run ", c.args, c.want)
+	}
+	for _, c := range badCommands {
+		check("", c.args, c.want)
+	}
+}
+
+// goodFlags are accepted values. PATH is as in badFlags, GROUP a group of the
+// process, CPU a CPU that it may use.
+var goodFlags = []string{
+	"--port web=PATH",
+	"-p web=PATH",
+	"-pweb=PATH",
+	"--port=web=PATH",
+	"--port W.e-b_1=PATH",
+	"--port " + "9" + strings.Repeat("n", 62) + "=PATH",
+	"--port web=PATH --port db=PATH2",
+	"--port web=PATH,mac=52:54:00:12:34:56",
+	"--port web=PATH,mac=52-54-00-12-34-56",
+	"--port web=PATH,mode=adaptive",
+	"--port web=PATH,mode=poll",
+	"--port web=PATH,mode=interrupt",
+	"--port web=PATH,mtu=68",
+	"--port web=PATH,mtu=65535",
+	"--port web=PATH,pairs=1",
+	"--port web=PATH,pairs=128",
+	"--port web=PATH,mask=mrg_rxbuf+guest_tso4,mask=csum",
+	"--port web=PATH,frontend=qemu",
+	"--port web=PATH,frontend=cloud-hypervisor",
+	"--port web=PATH,frontend=crosvm,mask=csum",
+	"--port web=PATH,frontend=libkrun",
+	"--port web=PATH,frontend=dpdk",
+	"--port web=PATH,mode=interrupt,mac=02:00:00:00:00:01,mtu=9000,pairs=4,mask=mq,frontend=qemu",
+	"--socket-path PATH",
+	"--socket-path PATH,with,commas",
+	"--port web=PATH --socket-path PATH2",
+	"--port web=PATH --fd FD",
+	"--fd FD",
+	"--port web=PATH --workers 0",
+	"--port web=PATH --workers 3",
+	"--port web=PATH --cpus CPU",
+	"--port web=PATH --cpus CPU --workers 1",
+	"--port web=PATH --socket-mode 0600",
+	"--port web=PATH --socket-mode 666",
+	"--port web=PATH --socket-group GROUP",
+	"--port web=PATH --stats 0",
+	"--port web=PATH --stats 10ms",
+	"--port web=PATH --stats 1h30m",
+	"--port web=PATH --output table",
+	"--port web=PATH -o json",
+	"--port web=PATH --log-format text",
+	"--port web=PATH --log-format json",
+	"--port web=PATH --log-level trace",
+	"--port web=PATH --log-level debug",
+	"--port web=PATH --log-level info",
+	"--port web=PATH --log-level warn",
+	"--port web=PATH --log-level error",
+}
+
+func TestGoodUsage(t *testing.T) {
+	vutest.CheckLeaks(t)
+	for _, args := range goodFlags {
+		dir := t.TempDir()
+		list := args
+		if strings.Contains(list, "FD") {
+			list = strings.ReplaceAll(list, "FD", fmt.Sprint(listeningFD(t, filepath.Join(dir, "inherited"))))
+		}
+		list = strings.NewReplacer("PATH2", filepath.Join(dir, "second"), "PATH", filepath.Join(dir, "socket"),
+			"GROUP", fmt.Sprint(os.Getgid()), "CPU", allowedCPU(t)).Replace(list)
+		code, out, log := runHere(ended(), append([]string{"run"}, strings.Fields(list)...)...)
+		if code != exitDone || out != "" {
+			t.Errorf("vhostnet run %s: exit code %d, output %q, log %q", args, code, out, log)
+		}
+		if quiet := strings.Contains(args, "warn") || strings.Contains(args, "level error"); quiet == strings.Contains(log, "port is open") {
+			t.Errorf("vhostnet run %s: the log is %q", args, log)
+		}
+		if left, err := filepath.Glob(filepath.Join(dir, "s*")); err != nil || len(left) != 0 {
+			t.Errorf("vhostnet run %s: left %v behind, %v", args, left, err)
+		}
+	}
+}
+
+// listeningFD is a socket as a parent hands it over.
+func listeningFD(t *testing.T, path string) int {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dup(t, raw)
+}
+
+// Every flag has cases above, and every word that a flag takes is offered by
+// the shell's completion and explained by its help.
+func TestEveryFlagIsTested(t *testing.T) {
+	bad := ""
+	for _, c := range badFlags {
+		bad += " " + c.args
+	}
+	good := strings.Join(goodFlags, " ")
+	newRunCommand(&runOptions{}).Flags().VisitAll(func(f *pflag.Flag) {
+		for _, list := range []string{bad, good} {
+			if !strings.Contains(list, "--"+f.Name+" ") {
+				t.Errorf("no case for --%s", f.Name)
+			}
+		}
+	})
+}
+
+// The settings of all ports may be given to the bare program, too, as the
+// conventions start it.
+func TestConventionsTakeSettings(t *testing.T) {
+	vutest.CheckLeaks(t)
+	dir := t.TempDir()
+	code, out, log := runHere(ended(), "--socket-path", filepath.Join(dir, "vm.sock"), "--socket-mode", "0600", "--log-format", "json", "--workers", "1", "-o", "json")
+	if code != exitDone || out != "" || !hasAll(log, `"port":"vm"`, "vm.sock") {
+		t.Errorf("exit code %d, output %q, log %q", code, out, log)
+	}
+}
+
+func TestPrintCapabilities(t *testing.T) {
+	for _, args := range []string{"--print-capabilities", "--print-capabilities --socket-path /nowhere/vm.sock", "--fd=x --print-capabilities ignored"} {
+		code, out, log := runHere(context.Background(), strings.Fields(args)...)
+		var got struct {
+			Type     string    `json:"type"`
+			Features *[]string `json:"features"`
+		}
+		if err := json.Unmarshal([]byte(out), &got); err != nil || got.Type != "net" || got.Features == nil || code != exitDone || log != "" {
+			t.Errorf("vhostnet %s: exit code %d, output %q, log %q, %v", args, code, out, log, err)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for _, args := range []string{"version", "--version", "-v"} {
+		code, out, log := runHere(context.Background(), args)
+		if code != exitDone || log != "" || strings.Count(out, "\n") != 1 || !hasAll(out, "vhostnet ", "go1.", "linux/") {
+			t.Errorf("vhostnet %s: exit code %d, output %q, log %q", args, code, out, log)
+		}
+	}
+}

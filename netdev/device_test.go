@@ -1,0 +1,108 @@
+package netdev
+
+import (
+	"errors"
+	"testing"
+
+	"vhostnet/worker"
+)
+
+// What a front-end has set ends with its session, and all but its memory and
+// features with RESET_DEVICE.
+func TestStateOfASessionEnds(t *testing.T) {
+	l := newLab(t)
+	p := l.pair()
+	for _, reset := range []bool{true, false} {
+		l.session(p.Mem)
+		l.must(l.d.SetMTU(1400))
+		if reset {
+			l.d.Reset()
+		} else {
+			l.d.Disconnected()
+			if l.d.mem != nil || l.d.accepted() != 0 || l.d.queue != 0 {
+				t.Errorf("after the session: Map %p, features %v, queue %d", l.d.mem, l.d.accepted(), l.d.queue)
+			}
+			for _, ring := range l.d.Snapshot().Rings {
+				if ring.Enabled || ring.Started {
+					t.Errorf("after the session: %+v", ring)
+				}
+			}
+		}
+		if l.d.mtu != l.d.o.MTU {
+			t.Errorf("reset %t: the MTU is %d, configured is %d", reset, l.d.mtu, l.d.o.MTU)
+		}
+	}
+}
+
+// Without workers nothing is served, and everything can still be taken back.
+func TestWorkersHaveStopped(t *testing.T) {
+	l := newLab(t)
+	p, rx := l.pair(), l.pair()
+	l.session(p.Mem)
+	l.must(l.d.StartRing(1, p.Queue))
+	l.stop()
+	state := l.d.StopRing(1)
+	l.must(p.Restart(&state))
+	if err := l.d.StartRing(1, p.Queue); !errors.Is(err, worker.ErrStopped) {
+		t.Errorf("StartRing without workers = %v, want %v", err, worker.ErrStopped)
+	}
+	l.must(l.d.Memory(rx.Mem))
+	l.must(l.d.StartRing(0, rx.Queue)) // nobody delivers, but the ring can be had
+	l.d.Disconnected()
+}
+
+// The names of packets are never used twice, however often a ring starts.
+func TestSerials(t *testing.T) {
+	var a, b serial
+	a.reserve()
+	b.reserve()
+	if a == b || a%serialRange != 0 {
+		t.Errorf("two rings begin at %#x and %#x", uint64(a), uint64(b))
+	}
+	a++
+	before := a
+	if a.reserve(); a != before {
+		t.Errorf("a range of which one name is used is given up")
+	}
+	a += serialRange - 2 - visitChains
+	before = a
+	if a.reserve(); a != before {
+		t.Errorf("a range with %d names left is given up", visitChains+1)
+	}
+	a++
+	if a.reserve(); a/serialRange == before/serialRange || a%serialRange != 0 {
+		t.Errorf("behind %#x comes %#x, which has no room for a visit", uint64(before), uint64(a))
+	}
+
+	l := newLab(t)
+	p := l.pair()
+	first := newTxRing(l.d, 1, p.Queue)
+	first.serial.reserve()
+	*first.serial += 10
+	if again := newTxRing(l.d, 1, p.Queue); *again.serial != *first.serial {
+		t.Error("a ring that starts again uses its names again")
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	l := newLab(t)
+	good := l.d.o
+	for name, change := range map[string]func(*Options){
+		"no adapter":     func(o *Options) { o.Adapter = nil },
+		"no switch":      func(o *Options) { o.Switch = nil },
+		"no group":       func(o *Options) { o.Group = nil },
+		"negative pairs": func(o *Options) { o.Pairs = -1 },
+		"too many pairs": func(o *Options) { o.Pairs = 129 },
+		"small MTU":      func(o *Options) { o.MTU = minMTU - 1 },
+		"group address":  func(o *Options) { o.MAC[0] |= 1 },
+	} {
+		o := good
+		change(&o)
+		if _, err := New(o); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if err := l.d.SetMTU(minMTU - 1); err == nil {
+		t.Error("an MTU that is too small was set")
+	}
+}
