@@ -149,11 +149,14 @@ func New(o Options) (*Device, error) {
 func (d *Device) Close(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, d.endFree)
 	d.freeing.Wait()
-	stop()
+	inTime := stop()
 	d.endFree()
 	d.o.Switch.Detach(d.port)
 	if err := d.o.Group.Quiesce(ctx); err != nil {
 		return fmt.Errorf("netdev: port %q: workers did not leave it: %w", d.o.Name, err)
+	}
+	if !inTime {
+		return fmt.Errorf("netdev: port %q: the time was up before its queue was known to be freed: %w", d.o.Name, context.Cause(ctx))
 	}
 	return nil
 }

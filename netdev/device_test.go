@@ -1,9 +1,15 @@
 package netdev
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
+
+	"vhostnet/queues"
+	"vhostnet/virtio"
 	"vhostnet/worker"
 )
 
@@ -48,6 +54,63 @@ func TestWorkersHaveStopped(t *testing.T) {
 	}
 	l.must(l.d.Memory(rx.Mem))
 	l.must(l.d.StartRing(0, rx.Queue)) // nobody delivers, but the ring can be had
+	l.d.Disconnected()
+}
+
+// Close is bounded by its context, also when the workers never leave the queue.
+func TestCloseIsBounded(t *testing.T) {
+	l := newLab(t)
+	waiting := make(chan struct{})
+	adapter, err := queues.NewAdapter(queues.Options{Workers: 1, Quiesce: func(ctx context.Context) error {
+		close(waiting)
+		<-ctx.Done()
+		return ctx.Err()
+	}})
+	l.must(err)
+	o := l.d.o
+	o.Adapter, o.Name = adapter, "other"
+	d, err := New(o)
+	l.must(err)
+	d.Negotiated(virtio.Version1)
+	d.Disconnected()
+	<-waiting
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := d.Close(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Close = %v, want %v", err, context.Canceled)
+	}
+	if err := adapter.Halt(); err == nil {
+		t.Error("the queue was freed though workers may be using it")
+	}
+}
+
+// A driver that negotiates again and again, while there is no queue, is told of
+// in the log once.
+func TestLackOfQueuesIsLoggedOnce(t *testing.T) {
+	l := newLab(t)
+	var log bytes.Buffer
+	l.d.o.Log = hclog.New(&hclog.LoggerOptions{Output: &log})
+	var taken []queues.QueueID
+	for {
+		id, err := l.adapter.AllocateQueue(queues.QueueParameters{VMName: "other", NIC: l.d.nic, Steering: l.d.o.Switch.Steering(l.d.port)})
+		if err != nil {
+			break
+		}
+		taken = append(taken, id)
+	}
+	for i := range 100 {
+		l.d.Negotiated(virtio.Version1 | virtio.Features(i))
+	}
+	if n := bytes.Count(log.Bytes(), []byte("\n")); n != 1 {
+		t.Errorf("%d lines were logged:\n%s", n, log.Bytes())
+	}
+	for _, id := range taken {
+		l.must(l.adapter.FreeQueue(context.Background(), id))
+	}
+	l.d.Negotiated(virtio.Version1)
+	if l.d.queue == 0 || l.d.lacking {
+		t.Error("the port has no queue though there are some")
+	}
 	l.d.Disconnected()
 }
 

@@ -206,9 +206,18 @@ func (c *changer) change() error {
 		name string
 		do   func() error
 	}{
-		{"plug", c.plug}, {"unplug", c.unplug}, {"cut", c.cut}, {"whole", c.whole}, {"again", c.again},
-		{"take away", c.takeAway}, {"call", c.call}, {"no call", c.noCall}, {"kick", c.kick},
-		{"enable", c.toggle}, {"pairs", c.pairs}, {"features", c.features},
+		{"plug", c.plug},
+		{"unplug", c.unplug},
+		{"cut", c.cut},
+		{"whole", c.whole},
+		{"again", c.again},
+		{"take away", c.takeAway},
+		{"call", c.call},
+		{"no call", c.noCall},
+		{"kick", c.kick},
+		{"enable", c.toggle},
+		{"pairs", c.pairs},
+		{"features", c.features},
 	}
 	one := list[c.rng.IntN(len(list))]
 	if err := one.do(); err != nil {

@@ -94,7 +94,8 @@ func start(t *testing.T, o programOptions, args ...string) *program {
 		t.Fatal(err)
 	}
 	p := &program{t: t, cmd: exec.Command(self, args...), done: make(chan struct{})}
-	p.cmd.Env = append(os.Environ(), asProgram+"=1")
+	// The race detector would let each process wait a second before its end.
+	p.cmd.Env = append(os.Environ(), asProgram+"=1", "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.ExtraFiles = &p.out, &p.log, o.files
 	if o.stdout != nil {
 		p.cmd.Stdout = o.stdout

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -61,7 +60,7 @@ func TestOutletCountsWhatIsLeftOut(t *testing.T) {
 		told = append(told, lost)
 	})
 	go o.run()
-	io.WriteString(o, "0\n")
+	fmt.Fprint(o, "0\n")
 	<-g.asked // it is in the writer's hands, and the queue is empty
 	for i := range 10 {
 		fmt.Fprintf(o, "%d\n", i+1)
@@ -104,7 +103,7 @@ func TestOutletEndsBesideStuckWriter(t *testing.T) {
 	o := newOutlet(g, 2, nil)
 	go o.run()
 	for range 10 {
-		io.WriteString(o, "line\n")
+		fmt.Fprint(o, "line\n")
 	}
 	<-g.asked
 	o.end()
@@ -124,10 +123,10 @@ func TestOutletTellsItself(t *testing.T) {
 	var o *outlet
 	o = newOutlet(g, 2, func(lost uint64, _ error) { fmt.Fprintf(o, "%d left out\n", lost) })
 	go o.run()
-	io.WriteString(o, "0\n")
+	fmt.Fprint(o, "0\n")
 	<-g.asked
 	for range 10 {
-		io.WriteString(o, "line\n")
+		fmt.Fprint(o, "line\n")
 	}
 	for range 100 {
 		g.tokens <- nil

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -122,35 +124,35 @@ func writeTable(b *bytes.Buffer, reports []portReport) {
 
 // ringColumn lists rings: index, then the state unless it is up.
 func ringColumn(rings []netdev.RingInfo) string {
-	text := ""
+	var words []string
 	for _, r := range rings {
-		if text != "" {
-			text += " "
-		}
-		text += fmt.Sprint(r.Index)
+		word := strconv.Itoa(r.Index)
 		if r.Broken {
-			text += ":broken"
+			word += ":broken"
 		} else if !r.Enabled {
-			text += ":off"
+			word += ":off"
 		}
+		words = append(words, word)
 	}
-	if text == "" {
-		return "-"
-	}
-	return text
+	return column(words)
 }
 
 func dropColumn(drops map[string]uint64) string {
-	text := ""
+	var words []string
 	for _, name := range netdev.DropNames() {
 		if n := drops[name]; n > 0 {
-			text += fmt.Sprintf("%s=%d ", name, n)
+			words = append(words, fmt.Sprintf("%s=%d", name, n))
 		}
 	}
-	if text == "" {
+	return column(words)
+}
+
+// column is a list in a table, which has no empty fields.
+func column(words []string) string {
+	if len(words) == 0 {
 		return "-"
 	}
-	return text[:len(text)-1]
+	return strings.Join(words, " ")
 }
 
 // human writes a rate with a unit prefix; nil, before there is one, is a dash.

@@ -120,7 +120,7 @@ var badCommands = []struct {
 }{
 	{"rnu", []string{`"rnu"`, "did you mean run?"}},
 	{"r", []string{`"r"`, "did you mean run?"}},
-	{"verison", []string{`"verison"`, "did you mean version?"}},
+	{"verion", []string{`"verion"`, "did you mean version?"}},
 	{"serve", []string{`"serve"`, "see vhostnet --help"}},
 	{"help rnu", []string{`"rnu"`, "did you mean run?"}},
 	{"help serve", []string{`"serve"`, "see vhostnet --help"}},
