@@ -36,12 +36,21 @@ const (
 // List; Deliver of a port reads it and changes nothing, so one List can be
 // handed to many ports.
 type List struct {
+	// The first cache line is what every stage looks at.
+
 	Buffer // the packet's NET_BUFFER: its bytes where the sender put them
 
 	Dst, Src  uint64 // MAC addresses as 48-bit numbers, first byte on the wire most significant
 	VLAN      uint16 // VLAN id of the first 802.1Q tag, 0 without one
 	EtherType uint16 // behind the tag, if there is one
 	L3        uint16 // offset of the network header, bytes from the Ethernet header
+	headerLen uint16
+	QueueID   sharedmem.QueueID // whose queue the frame goes by; set by the switch before Deliver
+	Status    Status
+	Reason    metrics.Reason // why it was dropped
+
+	_      [2]byte         // the header begins a line
+	header [MaxHeader]byte // of most frames the first 64 bytes: one line more
 
 	// Offload is what is left to do to the packet: Flags, GSOType, GSOSize,
 	// CsumStart and CsumOffset as in virtio_net_hdr, checked against the
@@ -49,15 +58,10 @@ type List struct {
 	// zero for a frame that is complete.
 	Offload virtio.NetHeader
 
-	QueueID sharedmem.QueueID // whose queue the frame goes by; set by the switch before Deliver
-	Status  Status
-	Reason  metrics.Reason // why it was dropped
-	Since   int64          // when it first became Busy, nanoseconds of worker.Context.Now; 0 before
-
-	serial    uint64 // unique per packet: names it in caches while the List is reused
-	headerLen uint16
-	hostMDL   [1]MDL // the MDL chain of a host packet
-	header    [MaxHeader]byte
+	Since   int64  // when it first became Busy, nanoseconds of worker.Context.Now; 0 before
+	serial  uint64 // unique per packet: names it in caches while the List is reused
+	hostMDL [1]MDL // the MDL chain of a host packet
+	_       [16]byte
 }
 
 // Header is the private copy of the frame's head: decisions read only it, and
