@@ -94,10 +94,17 @@ type traffic struct {
 // than a ring holds, so that no sender waits in Send.
 const outstanding = 48
 
-// start begins to send on all flows and to receive on the given rings.
+// start begins to send on all flows and to receive on the given rings. It ends
+// with the test if it was not ended.
 func (tr *traffic) start(receivers map[*vutest.FrontEnd]int) {
 	tr.stopSend.Store(false)
 	tr.stopRecv.Store(false)
+	tr.t.Cleanup(func() {
+		tr.stopSend.Store(true)
+		tr.stopRecv.Store(true)
+		tr.sending.Wait()
+		tr.receiving.Wait()
+	})
 	for _, f := range tr.flows {
 		tr.sending.Go(func() { tr.send(f) })
 	}

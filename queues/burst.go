@@ -31,6 +31,8 @@ type burst struct {
 	placed int // units that have their buffers
 	whole  int // frames of the batch that are done when all units are
 
+	plain bool // every unit is a frame of the batch as it came, and has no reason
+
 	chains [burstChains]virtqueue.Chain
 	used   [burstChains]virtqueue.Used
 	popped int  // chains taken from the ring
@@ -59,7 +61,7 @@ type unit struct {
 var bursts = worker.NewSlot(func() *burst { return &burst{mdls: make([]nbl.MDL, 0, 2*burstChains)} })
 
 func (b *burst) reset() {
-	b.n, b.placed, b.whole = 0, 0, 0
+	b.n, b.placed, b.whole, b.plain = 0, 0, 0, true
 	b.popped, b.filled, b.full = 0, 0, false
 	b.lists, b.bytes = 0, 0
 	b.mdls = b.mdls[:0]
@@ -69,6 +71,7 @@ func (b *burst) reset() {
 // Frames that this receiver cannot take as they are become complete ones.
 func (r *rxRing) gather(b *burst, soft *nbl.Softener, batch []*nbl.List) {
 	soft.StartBurst()
+	open := r.nic.adapter.queue0.Load() && r.maxPlain == 0 // to every frame of queue 0's way
 	bytes := 0
 	for i, l := range batch {
 		if b.n == burstFrames || bytes >= burstBytes {
@@ -76,7 +79,13 @@ func (r *rxRing) gather(b *burst, soft *nbl.Softener, batch []*nbl.List) {
 		}
 		bytes += int(l.Length)
 		u := &b.units[b.n]
-		*u = unit{list: l, frame: i, reason: r.admits(l)}
+		*u = unit{list: l, frame: i}
+		if open && l.QueueID == 0 && l.Offload.Flags == 0 {
+			b.n, b.whole = b.n+1, i+1
+			continue
+		}
+		u.reason = r.admits(l)
+		b.plain = false
 		switch {
 		case u.reason != metrics.ReasonNone || !nbl.Needed(l, r.features):
 			b.n++
@@ -180,13 +189,13 @@ func (r *rxRing) reserveMany(b *burst, u *unit, need uint64) (ok bool, err error
 	for room := uint64(0); room < need; u.count++ {
 		at := b.filled + u.count
 		if u.count == limit {
-			u.reason = metrics.ReasonBuffersSmall
+			u.reason, b.plain = metrics.ReasonBuffersSmall, false
 			return true, nil
 		}
 		if at == b.popped {
 			more, err := r.take(b, need-room)
 			if err == nil && b.full && b.filled == 0 {
-				u.reason = metrics.ReasonBuffersSmall
+				u.reason, b.plain = metrics.ReasonBuffersSmall, false
 				return true, nil
 			}
 			if err != nil || !more {
@@ -335,7 +344,19 @@ func (r *rxRing) settle(b *burst, batch []*nbl.List) (accepted int) {
 // count adds what became of the placed units to the counters. A softened packet
 // counts with its first frame.
 func (r *rxRing) count(b *burst, batch []*nbl.List) {
-	delivered, softened := 0, 0
+	delivered, softened := b.placed, 0
+	if !b.plain {
+		delivered, softened = r.countUnits(b, batch)
+	}
+	if delivered > 0 {
+		r.nic.counters.RxFrames.Add(uint64(delivered))
+		r.nic.counters.RxBytes.Add(b.bytes)
+	}
+	r.nic.counters.SoftOffload.Add(uint64(softened))
+}
+
+// countUnits counts a burst of which some frames were dropped or softened.
+func (r *rxRing) countUnits(b *burst, batch []*nbl.List) (delivered, softened int) {
 	for i := range b.units[:b.placed] {
 		u := &b.units[i]
 		if u.segment == 0 && u.list != batch[u.frame] {
@@ -347,11 +368,7 @@ func (r *rxRing) count(b *burst, batch []*nbl.List) {
 			delivered++
 		}
 	}
-	if delivered > 0 {
-		r.nic.counters.RxFrames.Add(uint64(delivered))
-		r.nic.counters.RxBytes.Add(b.bytes)
-	}
-	r.nic.counters.SoftOffload.Add(uint64(softened))
+	return delivered, softened
 }
 
 // undo gives everything back that was taken and not published.

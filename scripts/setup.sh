@@ -18,6 +18,9 @@ codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 guest_packages=(busybox-static ethtool iperf3 iproute2 kmod libc-bin tcpdump)
 dpdk_packages=(dpdk librte-meta-net librte-net-vhost23 librte-net-virtio23)
 
+work= # where something is being unpacked
+trap '[ -z "$work" ] || rm -rf "$work"' EXIT
+
 die() {
 	printf 'setup: %s\n' "$*" >&2
 	exit 1
@@ -63,7 +66,7 @@ run() {
 # unpack DIRECTORY PACKAGE[=VERSION]...: unpack packages under $cache/DIRECTORY without installing
 # them. The directory appears when it is complete.
 unpack() {
-	local to=$cache/$1 work deb
+	local to=$cache/$1 deb
 	shift
 	mkdir -p "$cache"
 	work=$(mktemp -d "$cache/unpacking.XXXXXX")
@@ -78,6 +81,7 @@ unpack() {
 	rm -rf "$to"
 	mv "$work/root" "$to"
 	rm -rf "$work"
+	work=
 }
 
 # finish_unpacked ROOT: index the kernel modules that it holds, if any.

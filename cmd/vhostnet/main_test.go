@@ -243,8 +243,14 @@ func frame(dst, src byte) vutest.Frame {
 // exchange sends n frames from a to b, one after the other.
 func exchange(t *testing.T, a, b *vutest.FrontEnd, n int) {
 	t.Helper()
+	exchangeAs(t, a, b, 'b', 'a', n)
+}
+
+// exchangeAs is exchange with addresses.
+func exchangeAs(t *testing.T, a, b *vutest.FrontEnd, dst, src byte, n int) {
+	t.Helper()
 	for i := range n {
-		want := frame('b', 'a')
+		want := frame(dst, src)
 		want.Data[20] = byte(i)
 		if err := a.Send(0, want); err != nil {
 			t.Fatal(err)

@@ -88,6 +88,38 @@ func TestSignalsEnd(t *testing.T) {
 	}
 }
 
+// A front-end whose call descriptor blocks its writer holds up neither its
+// neighbours nor the end of the program.
+func TestV76_EndBesideBlockedCall(t *testing.T) {
+	dir := t.TempDir()
+	p := serveIn(t, dir, programOptions{}, "a b c")
+	a, b := connect(t, filepath.Join(dir, "a"), vutest.Options{}), connect(t, filepath.Join(dir, "b"), vutest.Options{})
+	c := connect(t, filepath.Join(dir, "c"), vutest.Options{})
+	exchange(t, a, b, 1) // the switch knows a, and floods
+	if _, err := c.Recv(0, patience); err != nil {
+		t.Fatal(err)
+	}
+	exchangeAs(t, c, b, 'b', 'c', 1)
+	hostile, err := vutest.HostileCall()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = hostile.Close() }()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := a.SetCallFD(ctx, 0, hostile); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Send(0, frame('a', 'b')); err != nil { // its delivery calls a
+		t.Fatal(err)
+	}
+	exchangeAs(t, b, c, 'c', 'b', 10)
+	if err := b.Send(0, frame('a', 'b')); err != nil {
+		t.Fatal(err)
+	}
+	p.end()
+}
+
 // fullPipe is a pipe that takes no byte more until its reader reads.
 func fullPipe(t *testing.T) (r, w *os.File) {
 	t.Helper()

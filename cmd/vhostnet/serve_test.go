@@ -149,7 +149,9 @@ func TestWorkerDoesNotStart(t *testing.T) {
 	if d.group, err = worker.NewGroup(worker.Options{CPUs: []int{100000}}); err != nil {
 		t.Fatal(err)
 	}
-	err = d.run(context.Background(), c, newReporter(io.Discard, false), nil)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err = d.run(ctx, c, newReporter(io.Discard, false), nil)
 	if err == nil || !strings.Contains(err.Error(), "pinning worker 0 to CPU 100000") {
 		t.Errorf("run ended with %v", err)
 	}
