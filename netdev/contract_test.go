@@ -174,21 +174,33 @@ func TestReplaceRing(t *testing.T) {
 	}
 }
 
-// A broken ring that is replaced is as new.
-func TestReplaceBrokenRing(t *testing.T) {
+// A broken ring that is replaced, or stopped and started, is as new.
+func TestBrokenRingIsForgotten(t *testing.T) {
 	l := newLab(t)
 	p := l.pair()
 	l.session(p.Mem)
-	l.must(sharedmem.Guard(func() error { p.Driver.SetAvailIdx(100); return nil })) // of 16 entries
-	l.must(l.d.StartRing(1, p.Queue))
+	setAvail := func(idx uint16) error {
+		return sharedmem.Guard(func() error { p.Driver.SetAvailIdx(idx); return nil })
+	}
 	broken := func() bool { return l.d.Snapshot().Rings[1].Broken }
+	l.must(setAvail(100)) // of 16 entries
+	l.must(l.d.StartRing(1, p.Queue))
 	l.wait("the ring to be found broken", broken)
 	l.must(l.d.ReplaceRing(1, func(s virtqueue.State) (*virtqueue.Queue, error) {
-		err := sharedmem.Guard(func() error { p.Driver.SetAvailIdx(0); return nil })
+		err := setAvail(0)
 		return p.Queue, errors.Join(err, p.Restart(&s))
 	}))
 	if broken() {
 		t.Error("a ring that was replaced counts as broken")
+	}
+	l.must(setAvail(100))
+	p.Kick.Signal()
+	l.wait("the ring to be found broken again", broken)
+	state := l.d.StopRing(1)
+	l.must(errors.Join(setAvail(0), p.Restart(&state)))
+	l.must(l.d.StartRing(1, p.Queue))
+	if broken() {
+		t.Error("a ring that was started again counts as broken")
 	}
 	l.d.Disconnected()
 }

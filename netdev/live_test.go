@@ -113,7 +113,7 @@ func TestLiveReconfiguration(t *testing.T) {
 		t.Run(k.String(), func(t *testing.T) {
 			r := newRig(t, 2, netdev.Options{Name: "a", MAC: macA}, netdev.Options{Name: "b", MAC: macB})
 			a, b := r.connect("a", vutest.Options{Kind: k}), r.connect("b", vutest.Options{})
-			ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 			defer cancel()
 			there, back := runStream(t, a, b, macB, macA), runStream(t, b, a, macA, macB)
 			step := func(what string, err error) {
@@ -161,7 +161,7 @@ func table(ctx context.Context, f *vutest.FrontEnd) error {
 func TestTrap7_9_RegionsComeAndGo(t *testing.T) {
 	r := newRig(t, 2, netdev.Options{Name: "a", MAC: macA}, netdev.Options{Name: "b", MAC: macB})
 	a, b := r.connect("a", vutest.Options{}), r.connect("b", vutest.Options{})
-	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
 	file, err := sharedmem.NewMemoryFile(2 << 20)
 	r.must(err)

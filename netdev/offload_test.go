@@ -92,7 +92,7 @@ func TestOffloadMatrix(t *testing.T) {
 	r := newRig(t, 1, netdev.Options{Name: "a", MAC: macA}, netdev.Options{Name: "b", MAC: macB})
 	a, b := r.connect("a", vutest.Options{}), r.connect("b", vutest.Options{})
 	const buffers = 64 // enough for all segments of a frame: what finds none in time is lost
-	ctx, cancel := context.WithTimeout(context.Background(), 6*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	defer cancel()
 	frames := 0
 	for _, from := range offloadSets() {

@@ -249,7 +249,7 @@ func TestV29_ChangesUnderTraffic(t *testing.T) {
 	c := newChanger(r, a, seed)
 	for round := range rounds {
 		var cancel context.CancelFunc
-		c.ctx, cancel = context.WithTimeout(context.Background(), 6*patience)
+		c.ctx, cancel = context.WithTimeout(context.Background(), 4*patience)
 		defer cancel()
 		tr.start(map[*vutest.FrontEnd]int{a: 2, b: 1})
 		for i := range changes {

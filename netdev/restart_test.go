@@ -29,7 +29,7 @@ func TestV60_StopAndStart(t *testing.T) {
 			r := newRig(t, 1, netdev.Options{Name: "a", MAC: macA}, netdev.Options{Name: "b", MAC: macB})
 			a := r.connect("a", vutest.Options{Kind: k, MemorySize: 4 << 20, Guest: vutest.Guest{RingSize: 64}})
 			b := r.connect("b", vutest.Options{})
-			ctx, cancel := context.WithTimeout(context.Background(), 6*patience)
+			ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 			defer cancel()
 			sent, next, received := uint32(0), uint32(0), uint32(0)
 			for cycle := range restarts(k) {
@@ -91,7 +91,7 @@ func TestV60_Rebind(t *testing.T) {
 	r := newRig(t, 1, netdev.Options{Name: "a", MAC: macA}, netdev.Options{Name: "b", MAC: macB})
 	a := r.connect("a", vutest.Options{MemorySize: 4 << 20, Guest: vutest.Guest{RingSize: 64}})
 	b := r.connect("b", vutest.Options{})
-	ctx, cancel := context.WithTimeout(context.Background(), 6*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	defer cancel()
 	for cycle := range uint32(150) {
 		for range cycle % 9 {

@@ -21,8 +21,9 @@ import (
 	"vhostnet/worker"
 )
 
-// patience bounds every wait of these tests.
-const patience = 10 * time.Second
+// patience bounds every wait of these tests. It is long: a machine that runs
+// other things, too, may stand still for some seconds.
+const patience = 30 * time.Second
 
 // rig is a whole switch in this process: workers, table, queues, and a served
 // socket per port.
@@ -161,6 +162,9 @@ func (r *rig) connect(port string, o vutest.Options) *vutest.FrontEnd {
 	r.t.Helper()
 	if o.Kind == 0 {
 		o.Kind = vutest.QEMU10
+	}
+	if o.Timeout == 0 {
+		o.Timeout = patience
 	}
 	f := vutest.Connect(r.t, r.path(port), o)
 	r.start(f)
