@@ -16,7 +16,7 @@ cache=${VHOSTNET_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set, nor is VHOSTNET_CA
 hugepages=${VHOSTNET_HUGEPAGES:-1024} # of 2 MiB
 codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 guest_packages=(busybox-static ethtool iperf3 iproute2 kmod libc-bin tcpdump)
-dpdk_packages=(dpdk librte-meta-net librte-net-vhost23 librte-net-virtio23)
+dpdk_packages=(dpdk dpdk-dev librte-meta-net librte-net-vhost23 librte-net-virtio23)
 
 work= # where something is being unpacked
 trap '[ -z "$work" ] || rm -rf "$work"' EXIT
