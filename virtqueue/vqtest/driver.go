@@ -1,7 +1,6 @@
 package vqtest
 
 import (
-	"errors"
 	"fmt"
 
 	"vhostnet/sharedmem"
@@ -9,87 +8,72 @@ import (
 	"vhostnet/virtqueue"
 )
 
-// ErrFull is returned by Add when the descriptor table has not enough free
-// entries.
-var ErrFull = errors.New("vqtest: no descriptors are free")
-
-// Descriptor flags (virtio 1.3, section 2.7.5).
-const (
-	FlagNext     = 1
-	FlagWrite    = 2
-	FlagIndirect = 4
-)
-
-// descSize is the length of a descriptor in bytes.
-const descSize = 16
-
-// Driver is the driver side of one ring. One goroutine at a time may use it;
-// the device may be another one's at the same time.
+// Driver is the driver side of one ring, split or packed as Config.Features
+// say. One goroutine at a time may use it; the device may be another one's at
+// the same time.
 type Driver struct {
-	cfg               Config
-	at                Rings
-	desc, avail, used sharedmem.Block
-
-	eventIdx   bool
-	availFlags uint16
-	availIdx   uint16 // behind the last chain added
-	published  uint16 // what the device was told
-	usedIdx    uint16 // behind the last chain reaped
-	first      uint16 // ring[0], which a shifted avail ring publishes with idx
-	fence      uint32
-
-	free   []uint16 // descriptors, used first in, first out: IN_ORDER asks for it
-	chains []chain  // by head
+	cfg    Config
+	at     Rings
+	ring   ring
+	split  *split  // ring, or nil
+	packed *packed // ring, or nil
+	chains []chain // by head
 	memory memory
+
+	inOrder bool
+	order   []uint16       // with IN_ORDER: heads as they were posted, from first up, a circle
+	first   uint16         // in order, of the oldest chain that is not reaped
+	behind  uint16         // in order, behind the newest
+	batch   int            // chains of the last used entry that are not reaped yet
+	last    virtqueue.Used // that entry
 }
 
-// chain is one request: its descriptors and its memory.
-type chain struct {
-	state chainState
-	desc  []uint16 // entries of the ring's table, the head first
-	table buffer   // the indirect table, if it has a length
-	out   []buffer
-	in    []buffer
+// ring is what is done differently in the two formats.
+type ring interface {
+	free() int                          // entries that no chain has
+	reserve(entries int) (head uint16)  // makes a chain, reaped, of so many free entries
+	release(head uint16)                // frees them
+	describe(c *chain)                  // what can be written when a chain is made
+	post(head uint16, c *chain)         // puts it behind the others
+	publish() (kick bool)               // shows the device what was posted
+	next() (usedEntry, error)           // the oldest entry that the device has written
+	advance(c *chain)                   // moves behind the entry of c
+	returned() (chains int, idx uint16) // how many the device has returned, and where it stands
+	wantCalls()                         // writes the wish for a call
+	noCalls()                           // writes the wish for none
+	position() (avail, used uint16)     // of the driver
 }
 
-type chainState uint8
-
-const (
-	unknown chainState = iota // no such chain
-	posted                    // the device's
-	reaped                    // the driver's, to be posted again or freed
-)
-
-// buffer is a piece of guest memory.
-type buffer struct {
-	gpa uint64
-	len uint32
+// usedEntry is what the device says of a chain.
+type usedEntry struct {
+	id, len uint32
+	ready   int // chains that may be meant, 0 for none
 }
 
 // NewDriver sets a ring up in c.Mem as a driver does: all of the areas zero,
-// except for the indices when c.Start asks for others.
+// except for what c.Start asks for.
 func NewDriver(c Config) (*Driver, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	eventIdx := c.Features.Has(virtio.EventIdx)
 	at, _ := c.rings()
 	d := &Driver{
 		cfg: c, at: at,
-		desc:     c.Mem.Sub(at.Desc, virtqueue.DescLen(c.Size)),
-		avail:    c.Mem.Sub(at.Avail, virtqueue.AvailLen(c.Size, eventIdx)),
-		used:     c.Mem.Sub(at.Used, virtqueue.UsedLen(c.Size, eventIdx)),
-		eventIdx: eventIdx,
-		availIdx: c.Start, published: c.Start, usedIdx: c.Start,
-		chains: make([]chain, c.Size),
-		memory: memory{next: c.GPA + c.Bytes(), end: c.GPA + c.Mem.Len()},
+		chains:  make([]chain, c.Size),
+		memory:  memory{next: c.GPA + c.Bytes(), end: c.GPA + c.Mem.Len()},
+		inOrder: c.Features.Has(virtio.InOrder),
 	}
-	for i := range c.Size {
-		d.free = append(d.free, uint16(i))
+	if d.inOrder {
+		d.order = make([]uint16, c.Size)
 	}
 	c.Mem.CopyFrom(make([]byte, c.Bytes()), 0)
-	d.storeAvailIdx(c.Start)
-	d.SetUsedIdx(c.Start)
+	if c.Features.Has(virtio.RingPacked) {
+		d.packed = newPacked(d)
+		d.ring = d.packed
+	} else {
+		d.split = newSplit(d)
+		d.ring = d.split
+	}
 	return d, nil
 }
 
@@ -100,209 +84,131 @@ func (d *Driver) Rings() Rings { return d.at }
 // Size is the number of entries of the ring.
 func (d *Driver) Size() int { return d.cfg.Size }
 
-// Available is how many descriptors of the ring's table are free.
-func (d *Driver) Available() int { return len(d.free) }
+// Available is how many entries of the ring are free: descriptors of its
+// table, or slots.
+func (d *Driver) Available() int { return d.ring.free() }
 
-// Request is a chain to add.
-type Request struct {
-	Out [][]byte // device-readable buffers; their bytes are copied, an empty one is an empty descriptor
-	In  []int    // lengths of the device-writable buffers that follow
-
-	Indirect bool // put the descriptors into an indirect table
-	Direct   int  // with Indirect: so many stay in the ring, before the table
-}
-
-// Add puts a request behind the others, for the next Publish, and answers its
-// head. Its memory is the driver's own, and kept until Free.
-func (d *Driver) Add(r Request) (head uint16, err error) {
-	direct := len(r.Out) + len(r.In)
-	if r.Indirect {
-		direct = min(r.Direct, direct-1) + 1
-	}
-	if direct < 1 || direct > len(d.free) {
-		return 0, ErrFull
-	}
-	head = d.free[0]
-	c := &d.chains[head]
-	*c = chain{state: reaped, desc: append(c.desc[:0], d.free[:direct]...)}
-	d.free = d.free[direct:]
-	if err := d.fill(c, r); err != nil {
-		d.Free(head)
-		return 0, err
-	}
-	d.Post(head)
-	return head, nil
-}
-
-// fill gives c its buffers and writes its descriptors.
-func (d *Driver) fill(c *chain, r Request) error {
-	for _, b := range r.Out {
-		if err := d.addBuffer(&c.out, len(b)); err != nil {
-			return err
-		}
-		d.At(c.out[len(c.out)-1].gpa, uint64(len(b))).CopyFrom(b, 0)
-	}
-	for _, n := range r.In {
-		if err := d.addBuffer(&c.in, n); err != nil {
-			return err
-		}
-	}
-	if r.Indirect {
-		entries := len(r.Out) + len(r.In) - (len(c.desc) - 1)
-		gpa, err := d.memory.alloc(uint64(entries) * descSize)
-		if err != nil {
-			return err
-		}
-		c.table = buffer{gpa, uint32(entries) * descSize}
-	}
-	d.describe(c)
-	return nil
-}
-
-func (d *Driver) addBuffer(list *[]buffer, n int) error {
-	gpa, err := d.memory.alloc(uint64(n))
-	if err != nil {
-		return err
-	}
-	*list = append(*list, buffer{gpa, uint32(n)})
-	return nil
-}
-
-// describe writes the descriptors of c: as many as it has entries in the
-// ring's table, and the rest in the indirect table.
-func (d *Driver) describe(c *chain) {
-	direct := len(c.desc)
-	if c.table.len > 0 {
-		direct--
-		d.SetDesc(c.desc[direct], c.table.gpa, c.table.len, FlagIndirect, 0)
-	}
-	total := len(c.out) + len(c.in)
-	for i := range total {
-		var b buffer
-		flags, next := uint16(0), uint16(0)
-		if i < len(c.out) {
-			b = c.out[i]
-		} else {
-			b, flags = c.in[i-len(c.out)], FlagWrite
-		}
-		inTable := i >= direct
-		switch {
-		case !inTable && i+1 < len(c.desc):
-			flags, next = flags|FlagNext, c.desc[i+1]
-		case inTable && i+1 < total:
-			flags, next = flags|FlagNext, uint16(i+1-direct)
-		}
-		if inTable {
-			d.SetTableDesc(c.table.gpa, i-direct, b.gpa, b.len, flags, next)
-		} else {
-			d.SetDesc(c.desc[i], b.gpa, b.len, flags, next)
-		}
+// mustBe panics when the test takes a chain for what it is not.
+func (c *chain) mustBe(s chainState, head uint16, done string) {
+	if c.state != s {
+		panic(fmt.Errorf("vqtest: chain %d is %s but was not reaped", head, done))
 	}
 }
 
 // Post gives a chain that was reaped to the device again, with the same
 // buffers and what they hold now, for the next Publish. It allocates nothing.
 func (d *Driver) Post(head uint16) {
-	if d.chains[head].state != reaped {
-		panic(fmt.Errorf("vqtest: chain %d is posted but was not reaped", head))
+	c := &d.chains[head]
+	c.mustBe(reaped, head, "posted")
+	c.state = posted
+	if d.inOrder {
+		d.order[int(d.behind)%len(d.order)] = head
+		d.behind++
 	}
-	d.chains[head].state = posted
-	d.SetAvailEntry(d.availIdx, head)
-	d.availIdx++
+	d.ring.post(head, c)
 }
 
-// Publish shows the device what was added and posted, and says whether it
-// wants to be kicked for it (virtio 1.3, section 2.7.13.3).
-func (d *Driver) Publish() (kick bool) {
-	old := d.published
-	d.published = d.availIdx
-	d.storeAvailIdx(d.availIdx)
-	// The release store above and this acquire load are in order: pairs with
-	// the device's fence between arming and its look at avail.idx.
-	word := d.used.LoadAcquire32(0)
-	if d.availIdx == old {
-		return false
-	}
-	if d.eventIdx {
-		return d.availIdx-d.AvailEvent()-1 < d.availIdx-old
-	}
-	return uint16(word)&1 == 0
-}
+// Publish shows the device what was added and posted, all of it at once, and
+// says whether it wants to be kicked for it (virtio 1.3, sections 2.7.13.3 and
+// 2.8.21.3).
+func (d *Driver) Publish() (kick bool) { return d.ring.publish() }
 
 // Reap takes back up to len(dst) chains, in the order in which the device
 // returned them, and answers how many. They are kept for Post or Free. A head
 // that is not with the device, or more entries than are, is the device's
 // error.
+//
+// With IN_ORDER one used entry may stand for all chains up to the one that it
+// names; the others then were used whole (virtio 1.3, sections 2.7.9 and 2.8.9).
 func (d *Driver) Reap(dst []virtqueue.Used) (n int, err error) {
-	ready := d.UsedIdx() - d.usedIdx
-	if int(ready) > d.cfg.Size {
-		return 0, fmt.Errorf("vqtest: used.idx is %d entries ahead, the ring has %d", ready, d.cfg.Size)
-	}
-	for n < len(dst) && n < int(ready) {
-		id, length := d.UsedEntry(d.usedIdx)
-		if id >= uint32(d.cfg.Size) || d.chains[id].state != posted {
-			return n, fmt.Errorf("vqtest: the device returned chain %d at used index %d, which it does not have", id, d.usedIdx)
+	for n < len(dst) {
+		if d.batch == 0 {
+			if ok, err := d.read(); !ok || err != nil {
+				return n, err
+			}
 		}
-		d.chains[id].state = reaped
-		dst[n] = virtqueue.Used{Head: uint16(id), Len: length}
-		d.usedIdx++
+		dst[n] = d.reap()
 		n++
 	}
 	return n, nil
 }
 
-// Free forgets a chain that was reaped: its descriptors and memory are used
-// again.
-func (d *Driver) Free(head uint16) {
-	c := &d.chains[head]
-	if c.state != reaped {
-		panic(fmt.Errorf("vqtest: chain %d is freed but was not reaped", head))
+// read reads the next used entry; ok says whether there is one.
+func (d *Driver) read() (ok bool, err error) {
+	e, err := d.ring.next()
+	if err != nil || e.ready == 0 {
+		return false, err
 	}
-	c.state = unknown
-	d.free = append(d.free, c.desc...)
-	for _, list := range [][]buffer{c.out, c.in} {
-		for _, b := range list {
-			d.memory.release(b.gpa, uint64(b.len))
+	if e.id >= uint32(len(d.chains)) || d.chains[e.id].state != posted {
+		_, used := d.Positions()
+		return false, fmt.Errorf("vqtest: the device returned chain %d at used index %d, which it does not have", e.id, used)
+	}
+	d.last = virtqueue.Used{Head: uint16(e.id), Len: e.len}
+	d.batch = 1
+	if !d.inOrder {
+		return true, nil
+	}
+	for d.order[int(d.first+uint16(d.batch-1))%len(d.order)] != d.last.Head {
+		d.batch++
+	}
+	if ready := e.ready; d.batch > ready {
+		d.batch = 0
+		return false, fmt.Errorf("vqtest: the device returned chain %d, but chain %d is the oldest, IN_ORDER was accepted, and %d entries are not all that lie between",
+			e.id, d.order[int(d.first)%len(d.order)], ready)
+	}
+	return true, nil
+}
+
+// reap takes one chain of the batch that was read.
+func (d *Driver) reap() virtqueue.Used {
+	u := d.last
+	if d.inOrder {
+		if head := d.order[int(d.first)%len(d.order)]; head != u.Head {
+			u = virtqueue.Used{Head: head, Len: d.chains[head].writable()}
 		}
+		d.first++
 	}
-	if c.table.len > 0 {
-		d.memory.release(c.table.gpa, uint64(c.table.len))
-	}
-	c.out, c.in, c.table = nil, nil, buffer{}
+	d.batch--
+	c := &d.chains[u.Head]
+	c.state = reaped
+	d.ring.advance(c)
+	return u
 }
 
-// Completion is a chain that came back.
-type Completion struct {
-	Head uint16
-	Len  uint32 // as the device said
-	Data []byte // the first Len bytes of the writable buffers, as far as there are any
+// Ready is how many chains the device has returned that were not reaped.
+func (d *Driver) Ready() int {
+	n, _ := d.ring.returned()
+	return n
 }
 
-// Collect reaps all chains that came back, copies what was written to them and
-// frees them.
-func (d *Driver) Collect() ([]Completion, error) {
-	var list []Completion
-	var one [1]virtqueue.Used
-	for {
-		n, err := d.Reap(one[:])
-		if n == 0 || err != nil {
-			return list, err
-		}
-		u := one[0]
-		list = append(list, Completion{u.Head, u.Len, d.Written(u.Head, u.Len)})
-		d.Free(u.Head)
-	}
+// WantCalls asks for a call at the next chain that comes back, and reports
+// whether one came before the device could know.
+func (d *Driver) WantCalls() (more bool) {
+	d.ring.wantCalls()
+	// Pairs with the device's fence between its publication and its look at our
+	// wish.
+	sharedmem.Fence(&d.memory.fence)
+	return d.Ready() > 0
 }
 
-// Written is a copy of the first n bytes of the writable buffers of a chain,
-// or of all when they are fewer.
-func (d *Driver) Written(head uint16, n uint32) []byte {
-	data := []byte{}
-	for _, b := range d.chains[head].in {
-		part := make([]byte, min(n, b.len))
-		d.At(b.gpa, uint64(b.len)).CopyTo(part, 0)
-		data = append(data, part...)
-		n -= uint32(len(part))
-	}
-	return data
+// NoCalls says that no calls are wanted.
+func (d *Driver) NoCalls() { d.ring.noCalls() }
+
+// AvailIdx is where the driver has added up to, and UsedIdx what the device
+// has returned up to, reaped or not: it reads the ring, and what the device
+// wrote before is seen afterwards. Both are free-running indices of a split
+// ring, positions of a packed one: the slot, and the wrap counter as bit 15.
+func (d *Driver) AvailIdx() uint16 {
+	avail, _ := d.Positions()
+	return avail
 }
+
+// UsedIdx is described at AvailIdx.
+func (d *Driver) UsedIdx() uint16 {
+	_, idx := d.ring.returned()
+	return idx
+}
+
+// Positions are where the driver stands: behind the last chain added, and
+// behind the last one reaped.
+func (d *Driver) Positions() (avail, used uint16) { return d.ring.position() }

@@ -12,6 +12,7 @@ const minBuffer = 16
 // to powers of two, and freed pieces are kept by size.
 type memory struct {
 	next, end uint64
+	fence     uint32       // for [sharedmem.Fence]
 	free      [64][]uint64 // by the logarithm of the size
 }
 

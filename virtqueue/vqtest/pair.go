@@ -127,15 +127,15 @@ func (p *Pair) openMemory() error {
 
 // Config is the ring as the device is told of it.
 func (p *Pair) Config() (virtqueue.Config, error) {
-	at, eventIdx := p.Driver.Rings(), p.opts.Features.Has(virtio.EventIdx)
+	at, n := p.Driver.Rings(), p.Driver.cfg.Lens()
 	c := virtqueue.Config{
 		Index: p.opts.Index, Size: p.opts.Size, Features: p.opts.Features, MaxChain: p.opts.MaxChain,
 		Kick: p.Kick, Call: p.Call, Err: p.Err,
 	}
 	var errs [3]error
-	c.Desc, errs[0] = p.Mem.UserBlock(PairUser+at.Desc, virtqueue.DescLen(c.Size))
-	c.Avail, errs[1] = p.Mem.UserBlock(PairUser+at.Avail, virtqueue.AvailLen(c.Size, eventIdx))
-	c.Used, errs[2] = p.Mem.UserBlock(PairUser+at.Used, virtqueue.UsedLen(c.Size, eventIdx))
+	c.Desc, errs[0] = p.Mem.UserBlock(PairUser+at.Desc, n.Desc)
+	c.Avail, errs[1] = p.Mem.UserBlock(PairUser+at.Avail, n.Avail)
+	c.Used, errs[2] = p.Mem.UserBlock(PairUser+at.Used, n.Used)
 	return c, errors.Join(errs[:]...)
 }
 
