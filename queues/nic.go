@@ -92,44 +92,41 @@ func (n *NIC) StartRx(pair int, q *virtqueue.Queue, at Attributes) {
 // pair is parked: it has no ring until StartRx.
 func (n *NIC) ReplaceRx(pair int, remake func(virtqueue.State) (*virtqueue.Queue, error)) error {
 	r := &n.rings[pair]
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.q == nil {
+	defer r.stopping.Store(false)
+	state, ok := r.takeAway()
+	if !ok {
 		return fmt.Errorf("queues: replace: pair %d of %s has no ring", pair, n.name)
 	}
-	state := r.q.Suspend()
-	r.set(nil)
 	q, err := remake(state)
 	if err != nil {
 		return err
 	}
+	r.mu.Lock()
 	r.set(q)
+	r.mu.Unlock()
 	return nil
 }
 
 // EnableRx lets frames into a pair's ring or keeps them out; the setting
-// outlives the ring. When it returns after off, nobody is writing.
+// outlives the ring. When it returns after off, nobody is writing, and nobody
+// calls the driver.
 func (n *NIC) EnableRx(pair int, on bool) {
 	r := &n.rings[pair]
 	r.mu.Lock()
 	r.enabled.Store(on)
 	r.mu.Unlock()
+	if !on {
+		r.calls.Wait()
+	}
 }
 
 // StopRx takes a pair's ring away and answers where it stood; ok is false when
-// there was none. It waits for at most one burst of a delivery.
+// there was none. It waits for at most one burst of a delivery and for the
+// calls that workers are about to make, which the watchdog bounds.
 func (n *NIC) StopRx(pair int) (state virtqueue.State, ok bool) {
 	r := &n.rings[pair]
-	r.stopping.Store(true)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stopping.Store(false)
-	if r.q == nil {
-		return state, false
-	}
-	state = r.q.Suspend()
-	r.set(nil)
-	return state, true
+	defer r.stopping.Store(false)
+	return r.takeAway()
 }
 
 // RxBroken reports whether a pair's receive ring was found broken. It may be

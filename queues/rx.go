@@ -18,9 +18,14 @@ type rxRing struct {
 	nic  *NIC
 	pair int
 
-	stopping atomic.Bool // the session waits for mu: workers keep out
+	stopping atomic.Bool // the session takes the ring away: workers keep out
 	enabled  atomic.Bool // changed under mu
 	started  atomic.Bool // q is there; changed under mu
+
+	// calls are those that workers owe the driver when they have left the lock.
+	// They are added under mu while q is there, so none is when it was taken
+	// away and the owed ones were waited for.
+	calls sync.WaitGroup
 
 	mu        sync.Mutex
 	q         *virtqueue.Queue // nil: stopped or parked
@@ -69,7 +74,7 @@ func (r *rxRing) deliver(c *worker.Context, batch []*nbl.List) (accepted int) {
 	b := bursts.Get(c)
 	for more := true; more && accepted < len(batch); {
 		out := r.burst(b, r.nic.adapter.softener(c), batch[accepted:])
-		if out.call != nil && !c.Call(out.call) {
+		if out.call != nil && !r.makeCall(c, out.call) {
 			c.Call(r.breakCaller(out.call))
 		}
 		c.Call(out.tell)
@@ -91,13 +96,56 @@ type outcome struct {
 	tell     *virtqueue.Event // the same for the front-end: is to be signalled
 }
 
+// oweCall is the descriptor to be signalled when the lock is released, nil for
+// none. The caller holds mu, and makes the call by makeCall.
+func (r *rxRing) oweCall() *virtqueue.Event {
+	call := r.q.Call()
+	if call != nil {
+		r.calls.Add(1)
+	}
+	return call
+}
+
+func (r *rxRing) makeCall(c *worker.Context, call *virtqueue.Event) bool {
+	defer r.calls.Done()
+	return c.Call(call)
+}
+
+// enter takes the lock for a burst; false: somebody else has it, or takes the
+// ring away.
+func (r *rxRing) enter() bool {
+	if r.stopping.Load() || !r.mu.TryLock() {
+		return false
+	}
+	if r.stopping.Load() { // between the two
+		r.mu.Unlock()
+		return false
+	}
+	return true
+}
+
+// takeAway ends the present ring: when it returns, no worker is in it, and none
+// owes it a call. Workers keep out until the caller clears stopping. ok is
+// false when there is no ring.
+func (r *rxRing) takeAway() (state virtqueue.State, ok bool) {
+	r.stopping.Store(true)
+	r.mu.Lock()
+	if ok = r.q != nil; ok {
+		state = r.q.Suspend()
+		r.set(nil)
+	}
+	r.mu.Unlock()
+	r.calls.Wait()
+	return state, ok
+}
+
 // burst is one hold of the lock: buffers are taken, filled and published once,
 // in the order of the avail ring. When the receiver's memory faults its ring is
 // broken and batch is a counted drop; when the sender's does, the ring is as
 // before and the fault goes on to the sender. The outcome is empty when
 // somebody else holds the lock.
 func (r *rxRing) burst(b *burst, soft *nbl.Softener, batch []*nbl.List) (out outcome) {
-	if r.stopping.Load() || !r.mu.TryLock() {
+	if !r.enter() {
 		return outcome{}
 	}
 	defer r.mu.Unlock() // also when a fault goes on
@@ -117,7 +165,7 @@ func (r *rxRing) burst(b *burst, soft *nbl.Softener, batch []*nbl.List) (out out
 	r.writeHeaders(b)
 	r.copyFrames(b)
 	if r.publish(b) {
-		out.call = r.q.Call()
+		out.call = r.oweCall()
 	}
 	out.accepted, out.more = r.settle(b, batch), b.placed == b.n || b.full
 	return out

@@ -44,7 +44,7 @@ type Device interface {
 	// from then on, except on error.
 	StartRing(i int, q *virtqueue.Queue) error
 
-	// ReplaceRing changes a running ring: at a point where nobody works on it
+	// ReplaceRing changes a running, enabled ring: at a point where nobody works on it
 	// the device suspends its Queue, calls remake with the State, once, and
 	// goes on with the Queue that remake made, ending with a call (a spurious
 	// one is harmless, a lost one is not). When remake returns no Queue, or

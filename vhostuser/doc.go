@@ -24,18 +24,20 @@
 //	| stopped |                                    +---------+     | remade: other memory,
 //	+---------+ <--- GET_VRING_BASE, RESET_DEVICE ----'  |  '------' kick, call or err
 //	  ^     |                                            |
-//	  |     | its memory is not there,                   | its memory is taken away
-//	  |     | or the ring makes no sense                 v
+//	  |     | its memory is not there,                   | its memory is taken away,
+//	  |     | or the ring makes no sense                 v or it changes while disabled
 //	  |     '------------------------------------> +--------+
 //	  '------- GET_VRING_BASE, RESET_DEVICE ------ | parked | -- memory, addresses, kick or size
-//	                                               +--------+    change: tried again
+//	                                               +--------+    change while enabled: tried again
 //
 // Enabling is kept in every state. A ring starts when its kick descriptor
 // arrives, not when it is kicked: after a reconnect nobody may ever kick it.
 // Memory can change under a running ring; the ring is then remade from its own
 // position, over the addresses that the front-end gave once. A ring whose
 // memory goes away is parked, and goes on where it was when the memory comes
-// back.
+// back. So is a ring that is to be remade while it is disabled: remaking it
+// would write to its memory, which may not be a ring any more. It goes on when
+// it is enabled.
 //
 // What makes no sense in a running ring is found by its Queue and is the
 // Device's affair: the session does not notice, and a new start heals it.

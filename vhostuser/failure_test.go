@@ -17,6 +17,8 @@ func TestDeviceRefuses(t *testing.T) {
 	b.calls("memory 2")
 	b.regions(1)
 
+	b.ok(SetVringEnable, state(0, 1))
+	b.calls("enable 0 true")
 	b.dev.failing("start", errStub)
 	e, efd := eventfd(t)
 	b.ok(SetVringErr, fdPayload(0), efd)

@@ -168,6 +168,14 @@ func (b *bench) ring(i int) {
 	b.calls(fmt.Sprintf("start %d", i))
 }
 
+// live sets ring i up, starts it and enables it.
+func (b *bench) live(i int) {
+	b.t.Helper()
+	b.ring(i)
+	b.ok(SetVringEnable, state(i, 1))
+	b.calls(fmt.Sprintf("enable %d true", i))
+}
+
 // base stops ring i and gives its position.
 func (b *bench) base(i int) uint32 {
 	b.t.Helper()

@@ -118,9 +118,9 @@ func (s *session) renegotiate(f virtio.Features) error {
 		}
 	}
 	for i := range s.rings {
-		// A ring that was left running, disabled, belongs to the driver
-		// before, whose memory may serve another purpose by now.
-		if r := &s.rings[i]; r.state == running {
+		// A ring that ran and was left disabled belongs to the driver before,
+		// whose memory may serve another purpose by now.
+		if r := &s.rings[i]; r.state == running || r.saved != nil && !r.enabled {
 			s.stop(r)
 		} else {
 			r.saved = nil

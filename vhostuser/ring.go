@@ -25,7 +25,7 @@ type ringState uint8
 const (
 	stopped ringState = iota // something that a start needs has not come
 	running                  // the device has a Queue
-	parked                   // everything has come, but there is no Queue: its memory is not there, or it is malformed
+	parked                   // everything has come, but there is no Queue: it is disabled and something changed, its memory is not there, or it is malformed
 )
 
 // ring is what a front-end said about one ring.
@@ -79,13 +79,21 @@ func (s *session) exchange(r *ring, place **sys.Event, e *sys.Event) error {
 	return s.replace(r)
 }
 
+// ready reports whether an attempt to start r makes sense. A ring that was set
+// up is started whether it is enabled or not; a parked one waits until it is
+// enabled, as the addresses of a disabled one may name memory that serves
+// another purpose by now: libkrun resets a device by disabling its rings.
+func (r *ring) ready() bool {
+	return r.retry && r.size != 0 && r.addrSet && r.kickSet && (r.state == stopped || r.state == parked && r.enabled)
+}
+
 // settle tries to start every ring that has become complete. It is called
 // after each message, so that the order of messages does not matter.
 func (s *session) settle() error {
 	var failed error
 	for i := range s.rings {
 		r := &s.rings[i]
-		if !r.retry || r.state == running || !s.negotiated || r.size == 0 || !r.addrSet || !r.kickSet {
+		if !s.negotiated || !r.ready() {
 			continue
 		}
 		r.retry = false
@@ -106,14 +114,26 @@ func (s *session) start(r *ring) error {
 	if err != nil {
 		return s.park(r, r.saved, err)
 	}
+	if r.saved != nil {
+		// What changed meanwhile may be the call descriptor, and one call too
+		// many is harmless.
+		tell(r.call)
+	}
 	r.state, r.saved = running, nil
 	s.log(hclog.Debug, "ring started", "ring", r.index, "size", r.size)
 	return nil
 }
 
 // replace gives a running ring a Queue made from the session's present
-// memory, addresses and events, at the ring's own position.
+// memory, addresses and events, at the ring's own position. A new Queue writes
+// to the ring, so a disabled ring gets it when it is enabled.
 func (s *session) replace(r *ring) error {
+	if !r.enabled {
+		state := s.dev.StopRing(r.index)
+		r.state, r.saved, r.retry = parked, &state, true
+		s.log(hclog.Debug, "disabled ring parked", "ring", r.index, "base", state.Base())
+		return nil
+	}
 	var saved *virtqueue.State
 	var failed error
 	err := s.dev.ReplaceRing(r.index, func(st virtqueue.State) (*virtqueue.Queue, error) {
@@ -134,8 +154,17 @@ func (s *session) replace(r *ring) error {
 // park notes that a complete ring cannot run now, and why. Memory that is not
 // there is no error: it comes or goes by messages of its own.
 func (s *session) park(r *ring, saved *virtqueue.State, err error) error {
+	waited := r.state == parked
 	r.state, r.saved = parked, saved
-	if errors.Is(err, sharedmem.ErrUnmapped) {
+	switch {
+	case !errors.Is(err, sharedmem.ErrUnmapped):
+	case saved == nil && !s.lacking:
+		s.lacking = true // the rings to come lack it for the same reason
+		s.log(hclog.Warn, "ring waits for its memory, and no frames pass: the front-end has not shared it; the VM's memory must be shared (QEMU: memory-backend-memfd with share=on)", "ring", r.index, "error", err)
+		return nil
+	case waited:
+		return nil
+	default:
 		s.log(hclog.Info, "ring waits for its memory", "ring", r.index, "error", err)
 		return nil
 	}

@@ -67,7 +67,7 @@ func TestV28_AddAndRemove(t *testing.T) {
 	b := newBench(t, newStub(), nil)
 	g := newGuest(t)
 	b.handshake(g)
-	b.ring(0)
+	b.live(0)
 	before := b.measure()
 	more := SingleRegion{Region: MemRegion{GPA: 1 << 40, User: 1 << 40, Size: 8192, Offset: 4096}}.Marshal()
 	whole := SingleRegion{Region: g.whole()}.Marshal()

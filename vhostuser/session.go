@@ -35,6 +35,7 @@ type session struct {
 	negotiated bool            // SET_FEATURES has come
 	protocol   Protocol        // accepted
 	status     uint8           // device status as the front-end says it is
+	lacking    bool            // a ring had no memory to start in, and the log says so
 	memory     memory
 	rings      []ring
 }

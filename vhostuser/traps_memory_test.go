@@ -11,8 +11,8 @@ func TestTrap7_9_MemoryUnderLiveRings(t *testing.T) {
 	g := newGuest(t)
 	b.handshake(g)
 	g.used(0, 3)
-	b.ring(0)
-	b.ring(1)
+	b.live(0)
+	b.live(1)
 	first := b.dev.queue(0)
 	// The same table again is kept as it is mapped.
 	b.ok(SetMemTable, MemTable{Regions: []MemRegion{g.whole()}}.Marshal(), g.fd(t))
@@ -47,8 +47,8 @@ func TestTrap7_9_ParkAndRevive(t *testing.T) {
 	b.ok(AddMemReg, SingleRegion{Region: rest}.Marshal(), g.fd(t))
 	b.calls("negotiated "+guestFeatureNames, "memory 1", "memory 2")
 	g.used(0, 3)
-	b.ring(0)
-	b.ring(1)
+	b.live(0)
+	b.live(1)
 
 	b.ok(RemMemReg, SingleRegion{Region: ringMem}.Marshal())
 	b.calls("memory 1", "replace 0", "replace 1")
@@ -91,7 +91,7 @@ func TestTrap7_7_BaseOfAParkedRing(t *testing.T) {
 	g := newGuest(t)
 	b.handshake(g)
 	g.used(0, 12)
-	b.ring(0)
+	b.live(0)
 	b.ok(RemMemReg, SingleRegion{Region: g.whole()}.Marshal())
 	b.calls("memory 0", "replace 0")
 	if got := b.base(0); got != 12 {
@@ -119,7 +119,7 @@ func TestTrap7_12_RegionsRefused(t *testing.T) {
 	b := newBench(t, newStub(), nil)
 	g := newGuest(t)
 	b.handshake(g)
-	b.ring(0)
+	b.live(0)
 	b.refused(AddMemReg, SingleRegion{Region: MemRegion{GPA: 1 << 40, User: 1 << 40}}.Marshal(), g.fd(t))                                   // empty
 	b.refused(AddMemReg, SingleRegion{Region: MemRegion{GPA: 1 << 40, User: 1 << 40, Size: 4096, Offset: 1<<64 - 4096}}.Marshal(), g.fd(t)) // wraps
 	b.refused(AddMemReg, SingleRegion{Region: MemRegion{GPA: guestSize - 1, User: 1 << 40, Size: 4096}}.Marshal(), g.fd(t))                 // overlaps in the guest
@@ -153,7 +153,7 @@ func TestTrap7_40_TruncatedMemory(t *testing.T) {
 	b.ok(SetFeatures, U64(accepted).Marshal())
 	b.ok(SetMemTable, MemTable{Regions: []MemRegion{{User: guestUser, Size: guestSize}}}.Marshal(), send)
 	b.calls("negotiated "+guestFeatureNames, "memory 1")
-	b.ring(0)
+	b.live(0)
 	if err := sys.Truncate(fd, 0); err != nil {
 		t.Fatal(err)
 	}

@@ -156,7 +156,7 @@ func TestTrap7_19_EventsReplacedOnARunningRing(t *testing.T) {
 	g := newGuest(t)
 	b.handshake(g)
 	g.used(0, 6)
-	b.ring(0)
+	b.live(0)
 	before := b.measure().fds
 	for _, r := range []Request{SetVringCall, SetVringKick, SetVringErr, SetVringCall, SetVringKick} {
 		old := b.dev.queue(0)

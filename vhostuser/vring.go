@@ -86,6 +86,7 @@ func (s *session) setVringAddr(m *message) ([]byte, error) {
 		return nil, err
 	}
 	s.unseat(r)
+	r.state = stopped // set up anew
 	r.addr, r.addrSet, r.retry = a, true, true
 	return nil, nil
 }

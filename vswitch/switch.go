@@ -130,9 +130,9 @@ func (s *Switch) Forward(c *worker.Context, from PortID, batch []*nbl.List) {
 		refuse(batch)
 		return
 	}
+	defer b.end() // also when the sender's memory faults in a Deliver
 	b.classify(batch)
 	b.flood()
 	b.unicast(batch)
 	b.floodAgain()
-	b.end()
 }

@@ -197,8 +197,12 @@ func TestPairs(t *testing.T) {
 			e.mu.Lock()
 			defer e.mu.Unlock()
 			for i, r := range e.rings {
-				if want := i < 6; r.enabled != want || (r.q != nil) != want || r.starts > 1 {
-					t.Errorf("ring %d: enabled %t, running %t, started %d times; want %t, once", i, r.enabled, r.q != nil, r.starts, want)
+				starts := 1
+				if i >= 2 {
+					starts = 2 // QEMU sends the call while the ring is disabled, which parks it
+				}
+				if want := i < 6; r.enabled != want || (r.q != nil) != want || r.starts > starts {
+					t.Errorf("ring %d: enabled %t, running %t, started %d times; want %t, at most %d times", i, r.enabled, r.q != nil, r.starts, want, starts)
 				}
 			}
 		})
