@@ -61,7 +61,9 @@ type List struct {
 	Since   int64  // when it first became Busy, nanoseconds of worker.Context.Now; 0 before
 	serial  uint64 // unique per packet: names it in caches while the List is reused
 	hostMDL [1]MDL // the MDL chain of a host packet
-	_       [16]byte
+
+	more *more // what most packets have nothing of; nil for them
+	_    [8]byte
 }
 
 // Header is the private copy of the frame's head: decisions read only it, and
@@ -88,4 +90,18 @@ func (l *List) reset(serial uint64) {
 	l.Since = 0
 	l.serial = serial
 	l.headerLen = 0
+	if l.more != nil {
+		l.more.reset()
+	}
+}
+
+// describe makes l say of itself what from says: addresses, tag, types,
+// offload, queue and the private header. The bytes of the frame are the
+// caller's to give.
+func (l *List) describe(from *List) {
+	l.Dst, l.Src = from.Dst, from.Src
+	l.VLAN, l.EtherType, l.L3 = from.VLAN, from.EtherType, from.L3
+	l.QueueID = from.QueueID
+	l.Offload = from.Offload
+	l.headerLen = uint16(copy(l.header[:], from.Header()))
 }
