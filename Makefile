@@ -4,7 +4,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 PKGS    := ./...
 export CGO_ENABLED := 0
 
-.PHONY: help build test unit race fuzz integration check lint fmt tidy vuln bench bench-dpdk demo soak clean
+.PHONY: help build test unit race fuzz integration mutants check lint fmt tidy vuln bench bench-dpdk demo soak clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ race: ## unit tests under the race detector
 
 fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	@scripts/fuzz.sh
+
+mutants: ## plant each defect of testdata/mutants; a test must fail (CI=1: the chosen ones, ONLY=PREFIX, FORMAT=markdown)
+	@$(GO) run ./internal/mutants $(if $(CI),-short) -o $(or $(FORMAT),table) $(ONLY)
 
 integration: build ## guests in QEMU and DPDK's front-end against vhostnet
 	$(GO) test -tags integration -count=1 -v -timeout 20m ./integration/... ./bench/...
@@ -54,6 +57,7 @@ demo: ## two guests on one switch, pinging and measuring; CONSOLE=1 leaves one o
 soak: ## long amounts of what test runs shortly
 	VHOSTNET_SOAK=1 $(GO) test -count=1 -timeout 4h ./vhostuser/... ./virtqueue/... ./netdev/...
 	FUZZTIME=10m scripts/fuzz.sh
+	$(MAKE) --no-print-directory mutants
 
 clean: ## what build and tests left
 	rm -rf bin .cache

@@ -109,6 +109,11 @@ func TestV42_HeaderIsPrivate(t *testing.T) {
 	if got := flat(&l); !bytes.Equal(got[:plainHeader], frame[:plainHeader]) {
 		t.Error("a change of guest memory after the check reached the delivered header")
 	}
+	delivered := make([]byte, len(frame))
+	CopyFrame(&Buffer{MDLs: pieces(delivered), Length: uint32(len(frame))}, &l)
+	if !bytes.Equal(delivered[:plainHeader], frame[:plainHeader]) {
+		t.Error("the one copy took the header from guest memory, where it was changed after the check")
+	}
 }
 
 func TestWrapLengths(t *testing.T) {

@@ -71,7 +71,7 @@ func TestV51_AnyLayout(t *testing.T) {
 	s := r.newSender(vqtest.Options{})
 	ones := repeat(200, 1)
 	for _, layout := range [][]int{
-		{2000}, {112}, {12, 100}, {12, 14, 2000}, {10, 2, 2000}, {11, 1, 100}, {13, 2000}, {1, 2000}, ones,
+		{2000}, {112}, {12, 100}, {12, 14, 2000}, {10, 2, 2000}, {11, 1, 100}, {13, 2000}, {1, 2000}, {105, 100}, ones,
 	} {
 		for _, f := range []virtio.Features{plainRx, mergeable} {
 			frames := whole(ethernet(100, 1), ethernet(60, 2), ethernet(14, 3))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything once: needs, unit, race, guests, DPDK. Prints go test's own output
+# Everything once: needs, unit, race, mutants, guests, DPDK. Prints go test's own output
 # and, at the end, the minutes of each stage. The first failure ends it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,6 +24,7 @@ stage build make --no-print-directory build
 stage vet go vet -tags integration ./...
 stage unit go test -count=1 -shuffle=on -timeout 10m ./...
 stage race race
+stage mutants make --no-print-directory mutants CI=1
 stage guests go test -tags integration -count=1 -v -timeout 15m ./integration/...
 stage dpdk go test -tags integration -count=1 -v -timeout 10m ./bench/...
 

@@ -142,6 +142,8 @@ func TestV23_AppendSplits(t *testing.T) {
 		{0x10000, 3 * page, []uint64{page, page, page}},
 		{0x10000, 3*page + 1, nil},
 		{0x10000 + 2*page, 3 * page, nil},
+		{0x10000 + 2*page, 2 * page, nil}, // as much as there is, without the hole
+		{0x10000 + 3*page - 1, 2, nil},
 		{0x10000 - 1, 2, nil},
 	} {
 		out, ok := m.Append(make([]Block, 0, 3), c.at, c.n)
