@@ -23,14 +23,24 @@ type Options struct {
 	Name string
 
 	// Path is where a socket is made. A stale one is replaced, a live one
-	// refused; it is removed at the end.
+	// refused; it is removed at the end. A name behind '@' is an abstract
+	// socket's, which is no file.
 	Path string
 	// Mode of the socket at Path, default 0660. Who may write to it may hand
-	// the process memory and attach to the port.
+	// the process memory and attach to the port. Of an abstract socket the
+	// same is asked of the credentials of whoever connects.
 	Mode os.FileMode
-	// Group that owns the socket at Path, by name or number; default: the
+	// Owner and Group of the socket at Path, by name or number; default: the
 	// process's.
-	Group string
+	Owner, Group string
+
+	// Dial connects to the socket at Path instead, where the front-end listens
+	// (QEMU's server=on), and connects again whenever the connection has ended,
+	// until Serve ends. Mode, Owner and Group are the front-end's affair then.
+	Dial bool
+	// DialPause is the longest pause between two attempts to connect; default
+	// 1 s.
+	DialPause time.Duration
 
 	// Listener is a socket that listens already. The server owns it.
 	Listener *sys.FD
@@ -78,9 +88,10 @@ type Server struct {
 	rings    int
 	offered  Protocol
 	budget   *sharedmem.PortBudget
-	listener *net.UnixListener // nil with o.Conn
+	listener *net.UnixListener // nil with o.Conn and o.Dial
 	conn     *sys.Conn         // nil without o.Conn
 	file     socketFile
+	access   access
 	counters counters
 	served   atomic.Bool
 	ended    chan struct{} // closed by Close
@@ -121,8 +132,10 @@ func (s *Server) check() error {
 		return fmt.Errorf("vhostuser: port %q needs a memory budget", s.o.Name)
 	case s.o.Mode&^os.ModePerm != 0:
 		return fmt.Errorf("vhostuser: socket mode %#o of port %q; permission bits (0 to 0777) are needed", s.o.Mode, s.o.Name)
-	case s.o.MessageTimeout < 0 || s.o.SendTimeout < 0:
-		return fmt.Errorf("vhostuser: timeouts of port %q are negative", s.o.Name)
+	case s.o.Dial && (s.o.Path == "" || s.o.Mode != 0 || s.o.Owner != "" || s.o.Group != ""):
+		return fmt.Errorf("vhostuser: port %q connects to its front-end, so it needs a path and has no mode, owner or group of a socket to set", s.o.Name)
+	case s.o.MessageTimeout < 0 || s.o.SendTimeout < 0 || s.o.DialPause < 0:
+		return fmt.Errorf("vhostuser: a timeout or pause of port %q is negative", s.o.Name)
 	}
 	if s.o.Mode == 0 {
 		s.o.Mode = defaultMode
@@ -132,6 +145,9 @@ func (s *Server) check() error {
 	}
 	if s.o.MessageTimeout == 0 {
 		s.o.MessageTimeout = defaultTimeout
+	}
+	if s.o.DialPause == 0 {
+		s.o.DialPause = defaultPause
 	}
 	if s.o.SendTimeout == 0 {
 		s.o.SendTimeout = defaultTimeout
@@ -145,14 +161,18 @@ func (s *Server) open() (err error) {
 		s.conn, err = sys.ConnFrom(s.o.Conn)
 	case s.o.Listener != nil:
 		s.listener, err = sys.ListenerFrom(s.o.Listener)
+	case s.o.Dial:
+		err = checkPath(s.o.Path)
 	default:
-		s.listener, s.file, err = listen(s.o.Path, s.o.Mode, s.o.Group)
+		if s.access, err = newAccess(s.o.Mode, s.o.Owner, s.o.Group); err == nil {
+			s.listener, s.file, err = listen(s.o.Path, s.access)
+		}
 	}
 	return err
 }
 
-// Serve accepts front-ends and runs their sessions until ctx ends or the
-// server is closed; with [Options.Conn] also until that front-end is gone. It
+// Serve accepts front-ends, or connects to one, and runs their sessions until
+// ctx ends or the server is closed; with [Options.Conn] also until that front-end is gone. It
 // returns when every session and goroutine of it has ended and the socket file
 // is removed: nil unless it was called a second time.
 func (s *Server) Serve(ctx context.Context) error {
@@ -166,6 +186,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer s.Close()
 	if s.conn != nil {
 		<-s.start(ctx, s.conn).done
+		return nil
+	}
+	if s.o.Dial {
+		s.dial(ctx)
 		return nil
 	}
 	release := watch(ctx.Done(), func() { _ = s.listener.Close() })
@@ -212,7 +236,7 @@ func (s *Server) accept(ctx context.Context) {
 			rest(ctx, acceptPause)
 			continue
 		}
-		c, err := sys.NewConn(u)
+		c, err := s.admit(u)
 		if err != nil {
 			s.log.write(hclog.Warn, "a front-end could not be accepted", "port", s.o.Name, "error", err)
 			continue
@@ -225,6 +249,18 @@ func (s *Server) accept(ctx context.Context) {
 		}
 		live = s.start(ctx, c)
 	}
+}
+
+// admit makes a connection of u, which it owns, if whoever connected may.
+func (s *Server) admit(u *net.UnixConn) (*sys.Conn, error) {
+	if s.o.Path != "" && abstract(s.o.Path) {
+		if err := s.access.admits(u); err != nil {
+			s.counters.stranger.Add(1)
+			_ = u.Close()
+			return nil, err
+		}
+	}
+	return sys.NewConn(u)
 }
 
 // vacated reports whether live's place can be had: it has ended, or its

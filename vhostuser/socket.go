@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/user"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -37,16 +35,34 @@ func (f socketFile) remove() {
 	}
 }
 
-// listen binds a socket at path with the given mode and group ("": as it
-// comes). A socket file that a dead process left is replaced; anything else at
-// the path is refused.
-func listen(path string, mode os.FileMode, group string) (*net.UnixListener, socketFile, error) {
+// abstract reports whether path names no file but a socket in the kernel's own
+// name space, which is gone with the process that bound it.
+func abstract(path string) bool { return path[0] == '@' }
+
+// checkPath refuses what no unix socket can be called.
+func checkPath(path string) error {
 	if len(path) > maxPath {
-		return nil, socketFile{}, fmt.Errorf("vhostuser: socket path of %d bytes, the system takes at most %d: %s", len(path), maxPath, path)
+		return fmt.Errorf("vhostuser: socket path of %d bytes, the system takes at most %d: %s", len(path), maxPath, path)
 	}
-	gid, err := groupID(group)
-	if err != nil {
+	if path == "@" {
+		return errors.New("vhostuser: the name of the abstract socket is missing behind @")
+	}
+	return nil
+}
+
+// listen binds a socket at path that those may connect to whom a names. A
+// socket file that a dead process left is replaced; anything else at the path
+// is refused.
+func listen(path string, a access) (*net.UnixListener, socketFile, error) {
+	if err := checkPath(path); err != nil {
 		return nil, socketFile{}, err
+	}
+	if abstract(path) {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			return nil, socketFile{}, fmt.Errorf("vhostuser: listen at abstract socket %s: %w", path, cause(err))
+		}
+		return l, socketFile{}, nil
 	}
 	if err := clearStale(path); err != nil {
 		return nil, socketFile{}, err
@@ -60,7 +76,7 @@ func listen(path string, mode os.FileMode, group string) (*net.UnixListener, soc
 	u.SetUnlinkOnClose(false) // by name, whoever owns it; socketFile.remove looks first
 	file := socketFile{path: path}
 	if file.info, err = os.Lstat(path); err == nil {
-		err = admit(path, mode, gid)
+		err = a.apply(path)
 	}
 	if err != nil {
 		_ = u.Close()
@@ -79,39 +95,6 @@ func ownerOnly(_, _ string, raw syscall.RawConn) error {
 		return cerr
 	}
 	return err
-}
-
-// admit opens the bound socket to those who may connect: group first, then the
-// mode that lets it in.
-func admit(path string, mode os.FileMode, gid int) error {
-	if gid >= 0 {
-		if err := os.Lchown(path, -1, gid); err != nil {
-			return fmt.Errorf("vhostuser: give socket %s to group %d (the user must be a member): %w", path, gid, cause(err))
-		}
-	}
-	if err := os.Chmod(path, mode.Perm()); err != nil {
-		return fmt.Errorf("vhostuser: set mode %#o of socket %s: %w", mode.Perm(), path, cause(err))
-	}
-	return nil
-}
-
-// groupID gives the number of a group that is named or numbered, -1 for "".
-func groupID(group string) (int, error) {
-	if group == "" {
-		return -1, nil
-	}
-	if n, err := strconv.ParseUint(group, 10, 31); err == nil {
-		return int(n), nil
-	}
-	g, err := user.LookupGroup(group)
-	if err != nil {
-		return -1, fmt.Errorf("vhostuser: group %q of the socket is not known; give a group's name or number", group)
-	}
-	n, err := strconv.Atoi(g.Gid)
-	if err != nil {
-		return -1, fmt.Errorf("vhostuser: group %q has id %q, a number is needed", group, g.Gid)
-	}
-	return n, nil
 }
 
 // clearStale makes room at path when nobody listens there any more.

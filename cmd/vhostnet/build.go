@@ -67,6 +67,8 @@ func (d *daemon) announce(c config) {
 		where := []any{"socket", spec.path}
 		if spec.fd >= 0 {
 			where = []any{"fd", spec.fd}
+		} else if spec.dial {
+			where = append(where, "role", "connect")
 		}
 		d.log.Info("port is open", append([]any{"port", spec.name, "mac", net.HardwareAddr(spec.mac[:]).String()}, where...)...)
 	}
@@ -96,14 +98,11 @@ func (d *daemon) newPort(spec portSpec, c config, budget *sharedmem.Budget) (*po
 	if err != nil {
 		return nil, fmt.Errorf("--port %s: %w", spec.name, err)
 	}
-	options := vhostuser.Options{Name: spec.name, Budget: budget, Log: d.log}
-	if spec.fd >= 0 {
-		if err := takeSocket(spec.fd, &options); err != nil {
-			return nil, err
-		}
-	} else {
-		options.Path, options.Mode, options.Group = spec.path, c.mode, c.group
+	options, err := socketOptions(spec, c)
+	if err != nil {
+		return nil, err
 	}
+	options.Budget, options.Log = budget, d.log
 	server, err := vhostuser.NewServer(device, options)
 	if err != nil {
 		return nil, fmt.Errorf("--port %s: %w", spec.name, err)
@@ -111,12 +110,28 @@ func (d *daemon) newPort(spec portSpec, c config, budget *sharedmem.Budget) (*po
 	return &port{name: spec.name, device: device, server: server}, nil
 }
 
+// socketOptions say where a port's front-ends come from.
+func socketOptions(spec portSpec, c config) (vhostuser.Options, error) {
+	o := vhostuser.Options{Name: spec.name}
+	switch access := spec.access.or(c.access); {
+	case spec.fd >= 0:
+		if err := takeSocket(spec.fd, &o); err != nil {
+			return o, fmt.Errorf("%s: %w", spec.from, err)
+		}
+	case spec.dial:
+		o.Path, o.Dial = spec.path, true
+	default:
+		o.Path, o.Mode, o.Owner, o.Group = spec.path, access.mode, access.owner, access.group
+	}
+	return o, nil
+}
+
 // takeSocket puts an inherited socket in its place: a listening one or one
 // that a front-end is connected to.
 func takeSocket(fd int, o *vhostuser.Options) error {
 	listening, err := sys.IsListening(fd)
 	if err != nil {
-		return fmt.Errorf("--fd %d: want a unix stream socket that this program inherited: %w", fd, err)
+		return fmt.Errorf("want a unix stream socket that this program inherited: %w", err)
 	}
 	if listening {
 		o.Listener = sys.OwnFD(fd)

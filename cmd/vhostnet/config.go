@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"runtime"
 	"slices"
 	"strconv"
@@ -18,9 +17,8 @@ import (
 type config struct {
 	ports    []portSpec
 	workers  int
-	cpus     []int // none, or one for each worker
-	mode     os.FileMode
-	group    string // number of a group; "": the process's
+	cpus     []int        // none, or one for each worker
+	access   socketAccess // to sockets whose port does not say otherwise
 	interval time.Duration
 	json     bool // form of the counters
 	logJSON  bool
@@ -67,8 +65,13 @@ func (o *runOptions) parsePorts(c *config) error {
 		if err != nil {
 			return fmt.Errorf("--fd %s: want the number of an inherited socket, such as 3", o.fd)
 		}
-		c.ports = append(c.ports, portSpec{name: vmPort, fd: int(n)})
+		c.ports = append(c.ports, portSpec{name: vmPort, fd: int(n), from: "--fd " + o.fd})
 	}
+	ports, err := takePassed(c.ports, o.passed)
+	if err != nil {
+		return err
+	}
+	c.ports = ports
 	if len(c.ports) == 0 {
 		return errors.New("no port is given; say for instance --port web=/run/vhostnet/web.sock, and see vhostnet run --help")
 	}
@@ -110,31 +113,6 @@ func parseCPUs(s string) (cpus []int, err error) {
 		cpus = append(cpus, int(n))
 	}
 	return cpus, nil
-}
-
-func (o *runOptions) parseSockets(c *config) error {
-	mode, err := strconv.ParseUint(o.socketMode, 8, 32)
-	if err != nil || mode == 0 || mode > 0o777 {
-		return fmt.Errorf("--socket-mode %s: want octal permissions such as 0660", o.socketMode)
-	}
-	c.mode = os.FileMode(mode)
-	c.group, err = parseGroup(o.socketGroup)
-	return err
-}
-
-// parseGroup gives the number of a group that is named or numbered.
-func parseGroup(s string) (string, error) {
-	if s == "" {
-		return "", nil
-	}
-	if _, err := strconv.ParseUint(s, 10, 31); err == nil {
-		return s, nil
-	}
-	g, err := user.LookupGroup(s)
-	if err != nil {
-		return "", fmt.Errorf("--socket-group %s: want the name or number of a group of this system, such as kvm", s)
-	}
-	return g.Gid, nil
 }
 
 func (o *runOptions) parseOutput(c *config) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -84,6 +85,7 @@ type program struct {
 type programOptions struct {
 	stdout, stderr *os.File   // default: program.out and program.log
 	files          []*os.File // descriptors from 3 on
+	names          string     // systemd's names of them, joined by colons; "": it did not pass them
 }
 
 // start starts the program; the test's end ends it.
@@ -94,8 +96,14 @@ func start(t *testing.T, o programOptions, args ...string) *program {
 		t.Fatal(err)
 	}
 	p := &program{t: t, cmd: exec.Command(self, args...), done: make(chan struct{})}
+	if o.names != "" { // systemd names the process, too
+		p.cmd = exec.Command("/bin/sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, self}, args...)...)
+	}
 	// The race detector would let each process wait a second before its end.
 	p.cmd.Env = append(os.Environ(), asProgram+"=1", "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
+	if o.names != "" {
+		p.cmd.Env = append(p.cmd.Env, fmt.Sprintf("LISTEN_FDS=%d", len(o.files)), "LISTEN_FDNAMES="+o.names)
+	}
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.ExtraFiles = &p.out, &p.log, o.files
 	if o.stdout != nil {
 		p.cmd.Stdout = o.stdout

@@ -16,14 +16,17 @@ import (
 
 // portSpec is one --port: NAME=PATH and options behind commas.
 type portSpec struct {
-	name  string
-	path  string
-	fd    int // a socket that was handed over, instead of path; -1: none
-	mac   [6]byte
-	mtu   uint16
-	pairs int
-	mode  worker.Mode
-	mask  virtio.Features
+	name   string
+	path   string
+	fd     int    // a socket that was handed over, instead of path; -1: none
+	from   string // who handed it over, for errors
+	dial   bool   // the front-end listens at path
+	access socketAccess
+	mac    [6]byte
+	mtu    uint16
+	pairs  int
+	mode   worker.Mode
+	mask   virtio.Features
 }
 
 var portName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -50,8 +53,8 @@ func parsePort(s string) (portSpec, error) {
 		return portSpec{}, fmt.Errorf("--port %q: want NAME=PATH, with a name of at most 63 letters, digits, '.', '_' and '-', such as web=/run/vhostnet/web.sock", s)
 	}
 	fields := strings.Split(rest, ",")
-	p := portSpec{name: name, path: fields[0], fd: -1}
-	if err := checkPath(p.path); err != nil {
+	p := portSpec{name: name}
+	if err := p.place(fields[0]); err != nil {
 		return portSpec{}, fmt.Errorf("--port %s: %w", name, err)
 	}
 	for _, field := range fields[1:] {
@@ -60,17 +63,45 @@ func parsePort(s string) (portSpec, error) {
 			return portSpec{}, fmt.Errorf("--port %s: %w", name, err)
 		}
 	}
+	if err := p.consistent(); err != nil {
+		return portSpec{}, fmt.Errorf("--port %s: %w", name, err)
+	}
 	return p, nil
 }
 
 // checkPath refuses what is no path. What is wrong with its directory shows
 // when the socket is made.
 func checkPath(path string) error {
-	switch {
-	case path == "":
+	if path == "" {
 		return errors.New("the path of the socket is missing; want one such as /run/vhostnet/web.sock")
-	case path[0] == '@':
-		return fmt.Errorf("%s would be an abstract socket, which everybody may connect to; want a path, such as ./%s", path, path)
+	}
+	return nil
+}
+
+// place reads where a port's socket is: a path, or fd:N.
+func (p *portSpec) place(s string) error {
+	p.path, p.fd = s, -1
+	number, ok := strings.CutPrefix(s, "fd:")
+	if !ok {
+		return checkPath(s)
+	}
+	n, err := strconv.ParseUint(number, 10, 31)
+	if err != nil {
+		return fmt.Errorf("%s: want the number of an inherited socket, such as fd:3, or ./%s for a path", s, s)
+	}
+	p.path, p.fd, p.from = "", int(n), fmt.Sprintf("--port %s=%s", p.name, s)
+	return nil
+}
+
+// consistent refuses settings of a socket that is not this program's to make.
+func (p *portSpec) consistent() error {
+	switch {
+	case p.dial && p.fd >= 0:
+		return errors.New("role=connect: an inherited socket is connected already or listens; want a path")
+	case p.dial && p.access != socketAccess{}:
+		return errors.New("role=connect: the socket's mode, owner and group are its front-end's affair; want them left out")
+	case p.fd >= 0 && p.access != socketAccess{}:
+		return errors.New("fd: the mode, owner and group of an inherited socket are those that it has; want them left out")
 	}
 	return nil
 }
@@ -98,8 +129,15 @@ func (p *portSpec) option(key, value string) (err error) {
 			return fmt.Errorf("frontend=%s: want qemu, cloud-hypervisor, crosvm, libkrun or dpdk", value)
 		}
 		p.mask |= mask
+	case "role":
+		p.dial = value == "connect"
+		if !p.dial && value != "listen" {
+			return fmt.Errorf("role=%s: want listen (the front-end connects) or connect (the front-end listens)", value)
+		}
+	case "socket-mode", "socket-owner", "socket-group":
+		return p.access.set(key, value, key+"="+value)
 	default:
-		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask and frontend", key)
+		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, role, socket-mode, socket-owner and socket-group", key)
 	}
 	return err
 }
@@ -147,7 +185,7 @@ func parseMask(s string) (mask virtio.Features, err error) {
 // joinPorts checks that no two ports are in each other's way, and gives each
 // one an address of its own when it has none.
 func joinPorts(ports []portSpec, host string) error {
-	names, paths, macs := map[string]bool{}, map[string]string{}, map[[6]byte]string{}
+	names, paths, fds, macs := map[string]bool{}, map[string]string{}, map[int]string{}, map[[6]byte]string{}
 	for i := range ports {
 		p := &ports[i]
 		if names[p.name] {
@@ -160,6 +198,12 @@ func joinPorts(ports []portSpec, host string) error {
 				return fmt.Errorf("--port %s: %s is already the socket of port %s; each VM needs its own", p.name, p.path, other)
 			}
 			paths[path] = p.name
+		}
+		if p.fd >= 0 {
+			if other := fds[p.fd]; other != "" {
+				return fmt.Errorf("--port %s: descriptor %d is already the socket of port %s; each VM needs its own", p.name, p.fd, other)
+			}
+			fds[p.fd] = p.name
 		}
 		if p.mac == [6]byte{} {
 			p.mac = netdev.DeriveMAC(host, p.name)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -19,10 +20,17 @@ func TestParsePort(t *testing.T) {
 		"w=s,mtu=9000,pairs=128":          {name: "w", path: "s", fd: -1, mtu: 9000, pairs: 128},
 		"w=s,mask=csum+mq,mask=mrg_rxbuf": {name: "w", path: "s", fd: -1, mask: virtio.NetCsum | virtio.NetMQ | virtio.NetMrgRxBuf},
 		"w=s,frontend=crosvm,mask=csum":   {name: "w", path: "s", fd: -1, mask: virtio.NetCsum | virtio.NetMQ | virtio.NetCtrlVQ},
-		"w=s,frontend=qemu":               {name: "w", path: "s", fd: -1},
+		"w=@s":                            {name: "w", path: "@s", fd: -1},
+		"w=fd:7":                          {name: "w", fd: 7, from: "--port w=fd:7"},
+		"w=./fd:7":                        {name: "w", path: "./fd:7", fd: -1},
+		"w=s,role=connect":                {name: "w", path: "s", fd: -1, dial: true},
+		"w=s,role=listen,socket-mode=600,socket-owner=7,socket-group=8": {
+			name: "w", path: "s", fd: -1, access: socketAccess{mode: 0o600, owner: "7", group: "8"},
+		},
+		"w=s,frontend=qemu": {name: "w", path: "s", fd: -1},
 	} {
 		got, err := parsePort(s)
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(portSpec{})); err != nil || diff != "" {
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(portSpec{}, socketAccess{})); err != nil || diff != "" {
 			t.Errorf("%s: %v\n%s", s, err, diff)
 		}
 	}
@@ -32,7 +40,7 @@ func TestParsePort(t *testing.T) {
 // start to start, and are ones that no manufacturer gives.
 func TestJoinPortsGivesAddresses(t *testing.T) {
 	join := func(host string) [2][6]byte {
-		ports := []portSpec{{name: "a", path: "a"}, {name: "b", path: "b"}}
+		ports := []portSpec{{name: "a", path: "a", fd: -1}, {name: "b", path: "b", fd: -1}}
 		if err := joinPorts(ports, host); err != nil {
 			t.Fatal(err)
 		}
@@ -59,6 +67,7 @@ func FuzzPorts(f *testing.F) {
 		"web=/run/web.sock", "web=/tmp/a db=/tmp/b", "web=/tmp/a,mac=52:54:00:00:00:01,mode=poll", "a=b,mask=csum+mq,pairs=8,mtu=1500",
 		"a=b,frontend=crosvm", "a=@b", "a=", "=", "a=b,,", "a=b a=c", "a=b c=b", "a=b c=./b", "a=b,mac=ff:ff:ff:ff:ff:ff", "a=b,mask=+",
 		"a=b,mac=02:00:00:00:00:01 c=d,mac=02-00-00-00-00-01", "a=b,mode=\n", "\x00=\x00", "a=b,mtu=99999999999999999999", "ä=ö",
+		"a=fd:3", "a=fd:3 b=fd:3", "a=fd:x", "a=b,role=connect", "a=b,role=connect,socket-mode=600", "a=@b,socket-group=0,socket-owner=root",
 	} {
 		f.Add(seed)
 	}
@@ -76,11 +85,15 @@ func FuzzPorts(f *testing.F) {
 		}
 		names, paths, macs := map[string]bool{}, map[string]bool{}, map[[6]byte]bool{}
 		for i, p := range c.ports {
-			names[p.name], paths[p.path], macs[p.mac] = true, true, true
-			if !strings.HasPrefix(o.ports[i], p.name+"="+p.path) || !portName.MatchString(p.name) || p.path == "" || p.path[0] == '@' {
-				t.Errorf("%q: name %q, path %q", o.ports[i], p.name, p.path)
+			place := p.path
+			if p.fd >= 0 {
+				place = fmt.Sprintf("fd:%d", p.fd)
 			}
-			if p.mac == [6]byte{} || p.mac[0]&1 != 0 || p.pairs < 0 || p.pairs > maxPairs || p.mtu != 0 && p.mtu < 68 || p.fd != -1 {
+			names[p.name], paths[place], macs[p.mac] = true, true, true
+			if p.fd < 0 && !strings.HasPrefix(o.ports[i], p.name+"="+p.path) || !portName.MatchString(p.name) || (p.path == "") != (p.fd >= 0) {
+				t.Errorf("%q: name %q, path %q, descriptor %d", o.ports[i], p.name, p.path, p.fd)
+			}
+			if p.mac == [6]byte{} || p.mac[0]&1 != 0 || p.pairs < 0 || p.pairs > maxPairs || p.mtu != 0 && p.mtu < 68 || p.fd < -1 || p.consistent() != nil {
 				t.Errorf("%q: %+v", o.ports[i], p)
 			}
 		}

@@ -18,7 +18,9 @@ type runOptions struct {
 	workers     int
 	cpus        string
 	socketMode  string
+	socketOwner string
 	socketGroup string
+	passed      []passedSocket // by a supervisor, under the names of ports
 	stats       time.Duration
 	output      string
 	logFormat   string
@@ -47,6 +49,17 @@ A port is NAME=PATH and, behind commas, options:
   mask=A+B       features not to offer, such as mrg_rxbuf+guest_tso4
   frontend=NAME  masks that a front-end needs: qemu, cloud-hypervisor, crosvm,
                  libkrun, dpdk
+  role=ROLE      listen (default: make the socket, replace a stale one) or
+                 connect (the front-end makes it, QEMU's server=on; vhostnet
+                 connects, and again when the front-end comes back)
+  socket-mode=OCTAL, socket-owner=USER, socket-group=GROUP
+                 as the flags of these names, for this port's socket only
+
+PATH is a file, or @NAME for an abstract socket, of which the same permissions
+are asked by the credentials of whoever connects, or fd:N for a socket that was
+inherited. A socket that systemd passes (socket activation) belongs to the port
+of its FileDescriptorName=, or of its unit's name, in place of that port's PATH;
+a port that only the socket names has no options.
 
 Each port has one VM at a time; a second one is refused while the first is
 connected. The VM's memory must be shared: memfd or huge pages, share=on.
@@ -56,6 +69,7 @@ standard error.`
 
 const runExamples = `  vhostnet run --port web=/tmp/web.sock --port db=/tmp/db.sock
   vhostnet run --port a=/tmp/a.sock,mac=52:54:00:00:00:01 --port b=/tmp/b.sock --stats 1s
+  vhostnet run --port a=/tmp/a.sock,role=connect --port b=@b,socket-group=kvm
   vhostnet run --port a=/tmp/a.sock,mode=poll --port b=/tmp/b.sock,mode=poll --workers 1 --cpus 0
 
 ` + qemuExample
@@ -89,6 +103,7 @@ func (o *runOptions) addSettings(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.socketMode, "socket-mode", "0660", "permissions of the sockets, `OCTAL`")
+	f.StringVar(&o.socketOwner, "socket-owner", "", "`USER` that owns the sockets, such as libvirt-qemu")
 	f.StringVar(&o.socketGroup, "socket-group", "", "`GROUP` that owns the sockets, such as libvirt-qemu or kvm")
 	f.IntVar(&o.workers, "workers", 0, "`N` threads move frames (default: half of the cores)")
 	f.StringVar(&o.cpus, "cpus", "", "pin the workers to these CPUs, a `LIST` such as 0,2")
@@ -114,6 +129,11 @@ func hideSettings(cmd *cobra.Command) {
 
 // run runs a switch as the flags say until ctx ends.
 func (o *runOptions) run(ctx context.Context) error {
+	passed, err := passedSockets()
+	if err != nil {
+		return err
+	}
+	o.passed = passed
 	c, err := o.parse()
 	if err != nil {
 		return usageError{err}

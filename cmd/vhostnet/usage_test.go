@@ -30,9 +30,19 @@ var badFlags = []struct {
 	{"--port " + strings.Repeat("n", 64) + "=PATH", []string{"--port", "at most 63"}},
 	{"--port web=", []string{"--port web", "path", "missing"}},
 	{"--port web=,mode=poll", []string{"--port web", "path", "missing"}},
-	{"--port web=@web", []string{"--port web", "@web", "abstract", "./@web"}},
+	{"--port web=@", []string{"--port web", "abstract", "missing"}},
+	{"--port web=fd:x", []string{"--port web", "fd:x", "fd:3", "./fd:x"}},
+	{"--port web=fd:1000000", []string{"--port web=fd:1000000", "unix stream socket"}},
+	{"--port web=fd:7 --port db=fd:7", []string{"--port db", "descriptor 7", "port web"}},
+	{"--port web=PATH,role=both", []string{"--port web", "role=both", "listen", "connect"}},
+	{"--port web=fd:7,role=connect", []string{"--port web", "role=connect", "want a path"}},
+	{"--port web=PATH,role=connect,socket-mode=600", []string{"--port web", "role=connect", "front-end's affair"}},
+	{"--port web=fd:7,socket-mode=600", []string{"--port web", "fd", "inherited"}},
+	{"--port web=PATH,socket-mode=rw", []string{"--port web", "socket-mode=rw", "0660"}},
+	{"--port web=PATH,socket-owner=no-such-user", []string{"--port web", "socket-owner=no-such-user", "name or number"}},
+	{"--port web=PATH,socket-group=no-such-group", []string{"--port web", "socket-group=no-such-group", "name or number"}},
 	{"--port web=/" + strings.Repeat("p", 200), []string{"--port web", "at most 107"}},
-	{"--port web=PATH,", []string{"--port web", "unknown option", "mac, mode, mtu, pairs, mask and frontend"}},
+	{"--port web=PATH,", []string{"--port web", "unknown option", "mac, mode, mtu, pairs, mask, frontend, role, socket-mode"}},
 	{"--port web=PATH,colour=red", []string{"--port web", `"colour"`, "mac, mode"}},
 	{"--port web=PATH,mac", []string{"--port web", "mac=", "52:54:"}},
 	{"--port web=PATH,mac=1", []string{"--port web", "mac=1", "52:54:"}},
@@ -60,7 +70,7 @@ var badFlags = []struct {
 	{"-p", []string{"--port", "NAME=PATH"}},
 
 	{"--socket-path", []string{"--socket-path", "PATH"}},
-	{"--socket-path @vm", []string{"--socket-path", "@vm", "abstract"}},
+	{"--socket-path @", []string{"--port vm", "abstract", "missing"}},
 	{"--socket-path PATH --fd 0", []string{"--socket-path", "--fd", "exclude"}},
 	{"--fd", []string{"--fd", "N"}},
 	{"--fd x", []string{"--fd x", "number of an inherited socket"}},
@@ -85,6 +95,8 @@ var badFlags = []struct {
 	{"--port web=PATH --socket-mode 0888", []string{"--socket-mode 0888", "0660"}},
 	{"--port web=PATH --socket-mode 1777", []string{"--socket-mode 1777", "0660"}},
 	{"--port web=PATH --socket-mode rw", []string{"--socket-mode rw", "0660"}},
+	{"--socket-owner", []string{"--socket-owner", "USER"}},
+	{"--port web=PATH --socket-owner no-such-user", []string{"--socket-owner no-such-user", "name or number"}},
 	{"--socket-group", []string{"--socket-group", "GROUP"}},
 	{"--port web=PATH --socket-group no-such-group", []string{"--socket-group no-such-group", "name or number"}},
 	{"--port web=PATH --socket-group -1", []string{"--socket-group -1", "name or number"}},
@@ -105,7 +117,7 @@ var badFlags = []struct {
 	{"--help=maybe", []string{"--help maybe", "true or false"}},
 	{"--prot web=PATH", []string{"--prot", "did you mean --port?"}},
 	{"--socket-paht PATH", []string{"--socket-paht", "did you mean --socket-path?"}},
-	{"--sock PATH", []string{"--sock", "--socket-mode", "--socket-group", "--socket-path"}},
+	{"--sock PATH", []string{"--sock", "--socket-mode", "--socket-owner", "--socket-group", "--socket-path"}},
 	{"--colour", []string{"--colour", "see vhostnet run --help"}},
 	{"--print-capabilities", []string{"--print-capabilities", "see vhostnet run --help"}},
 	{"-x", []string{"-x", "see vhostnet run --help"}},
@@ -132,7 +144,7 @@ var badCommands = []struct {
 	{"completion bash zsh", []string{"completion zsh", "bash, zsh or fish"}},
 	{"--port web=PATH", []string{"--port", "vhostnet run has it"}},
 	{"--workers 2", []string{"--socket-path", "--fd", "vhostnet run"}},
-	{"--socket-path @vm", []string{"--socket-path", "@vm", "abstract"}},
+	{"--socket-path @", []string{"--port vm", "abstract", "missing"}},
 	{"--print", []string{"--print", "did you mean --print-capabilities?"}},
 }
 
@@ -186,6 +198,10 @@ var goodFlags = []string{
 	"--port web=PATH,frontend=crosvm,mask=csum",
 	"--port web=PATH,frontend=libkrun",
 	"--port web=PATH,frontend=dpdk",
+	"--port web=PATH,role=connect",
+	"--port web=PATH,role=listen,socket-mode=600,socket-owner=USER,socket-group=GROUP",
+	"--port web=@vhostnet-test-good-usage",
+	"--port web=fd:FD",
 	"--port web=PATH,mode=interrupt,mac=02:00:00:00:00:01,mtu=9000,pairs=4,mask=mq,frontend=qemu",
 	"--socket-path PATH",
 	"--socket-path PATH,with,commas",
@@ -199,6 +215,7 @@ var goodFlags = []string{
 	"--port web=PATH --socket-mode 0600",
 	"--port web=PATH --socket-mode 666",
 	"--port web=PATH --socket-group GROUP",
+	"--port web=PATH --socket-owner USER",
 	"--port web=PATH --stats 0",
 	"--port web=PATH --stats 10ms",
 	"--port web=PATH --stats 1h30m",
@@ -222,7 +239,7 @@ func TestGoodUsage(t *testing.T) {
 			list = strings.ReplaceAll(list, "FD", fmt.Sprint(listeningFD(t, filepath.Join(dir, "inherited"))))
 		}
 		list = strings.NewReplacer("PATH2", filepath.Join(dir, "second"), "PATH", filepath.Join(dir, "socket"),
-			"GROUP", fmt.Sprint(os.Getgid()), "CPU", allowedCPU(t)).Replace(list)
+			"USER", fmt.Sprint(os.Getuid()), "GROUP", fmt.Sprint(os.Getgid()), "CPU", allowedCPU(t)).Replace(list)
 		code, out, log := runHere(ended(), append([]string{"run"}, strings.Fields(list)...)...)
 		if code != exitDone || out != "" {
 			t.Errorf("vhostnet run %s: exit code %d, output %q, log %q", args, code, out, log)

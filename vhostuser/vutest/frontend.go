@@ -19,6 +19,8 @@ type FrontEnd struct {
 	kind *kind
 	path string
 
+	listener *net.UnixListener // of a front-end that listens, otherwise nil
+
 	// Of one connection.
 	conn     *sys.Conn
 	greeted  bool // the connect phase is done
@@ -45,22 +47,42 @@ type FrontEnd struct {
 
 // Dial connects to the socket at path. Nothing is said to the back-end before
 // [FrontEnd.Start]. [FrontEnd.Close] ends it.
-func Dial(path string, o Options) (*FrontEnd, error) {
-	o, k, err := o.fill()
+func Dial(path string, o Options) (*FrontEnd, error) { return open(path, o, nil) }
+
+// Listen makes the socket at path, as QEMU does with server=on, and waits for a
+// back-end to connect. A [FrontEnd.Reconnect] waits for it again; the socket is
+// there until [FrontEnd.Close].
+func Listen(path string, o Options) (*FrontEnd, error) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("vutest: listen: %w", err)
 	}
-	f := &FrontEnd{o: o, kind: k, path: path, guest: o.Guest}
-	if f.mem, err = newMemory(o.Layout, o.Truncatable); err != nil {
-		return nil, err
-	}
-	if err = f.openEvents(); err == nil {
-		err = f.dial()
-	}
-	if err != nil {
+	return open(path, o, l)
+}
+
+// open makes the front-end; with a listener, which it owns on error too, it is
+// the back-end that connects.
+func open(path string, o Options, l *net.UnixListener) (*FrontEnd, error) {
+	f := &FrontEnd{path: path, listener: l}
+	if err := f.open(o); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+func (f *FrontEnd) open(o Options) (err error) {
+	o, k, err := o.fill()
+	if err != nil {
+		return err
+	}
+	f.o, f.kind, f.guest = o, k, o.Guest
+	if f.mem, err = newMemory(o.Layout, o.Truncatable); err != nil {
+		return err
+	}
+	if err := f.openEvents(); err != nil {
+		return err
+	}
+	return f.dial()
 }
 
 // openEvents makes the events that are older than any guest.
@@ -79,7 +101,7 @@ func (f *FrontEnd) openEvents() (err error) {
 }
 
 func (f *FrontEnd) dial() error {
-	u, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: f.path, Net: "unix"})
+	u, err := f.socket()
 	if err != nil {
 		return fmt.Errorf("vutest: connect: %w", err)
 	}
@@ -89,6 +111,16 @@ func (f *FrontEnd) dial() error {
 	}
 	f.greeted, f.protocol, f.told, f.known = false, 0, 0, nil
 	return nil
+}
+
+func (f *FrontEnd) socket() (*net.UnixConn, error) {
+	if f.listener == nil {
+		return net.DialUnix("unix", nil, &net.UnixAddr{Name: f.path, Net: "unix"})
+	}
+	if err := f.listener.SetDeadline(time.Now().Add(f.o.Timeout)); err != nil {
+		return nil, err
+	}
+	return f.listener.AcceptUnix()
 }
 
 // Start brings the rings to life, in the front-end's own sequence, and returns
@@ -175,6 +207,9 @@ func (f *FrontEnd) Disconnect() {
 // afterwards; closing again does nothing.
 func (f *FrontEnd) Close() error {
 	f.Disconnect()
+	if f.listener != nil {
+		_ = f.listener.Close()
+	}
 	f.shutdown()
 	f.masked.close()
 	for _, l := range f.errs {

@@ -5,11 +5,20 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"testing"
 	"time"
 
 	"vhostnet/internal/sys"
 )
+
+// TB is what the helpers for tests use of a testing.TB. The package does not
+// import testing itself, as programs link it, too.
+type TB interface {
+	Helper()
+	Fatal(args ...any)
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Cleanup(f func())
+}
 
 // usage is what a process holds.
 type usage struct {
@@ -39,7 +48,7 @@ const settleTime = 5 * time.Second
 // CheckLeaks notes how many descriptors, goroutines and mapped memory files the
 // process has, and fails the test if there are more when it ends, after its
 // other cleanups. It is for tests that do not run in parallel.
-func CheckLeaks(tb testing.TB) {
+func CheckLeaks(tb TB) {
 	tb.Helper()
 	// The runtime's own descriptors come with the first socket and stay.
 	if a, b, err := sys.Pair(); err != nil {
@@ -77,7 +86,7 @@ func stacks() []byte {
 }
 
 // Connect is Dial for a test, which ends with a Close.
-func Connect(tb testing.TB, path string, o Options) *FrontEnd {
+func Connect(tb TB, path string, o Options) *FrontEnd {
 	tb.Helper()
 	f, err := Dial(path, o)
 	if err != nil {

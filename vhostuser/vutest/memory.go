@@ -102,6 +102,9 @@ func (m *memory) remap(regions []Region) error {
 }
 
 func (m *memory) close() {
+	if m == nil {
+		return
+	}
 	for _, old := range m.maps {
 		old.Unref()
 	}
