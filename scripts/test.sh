@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything once: needs, unit, race, mutants, guests, DPDK. Prints go test's own output
+# Everything once: needs, unit, rings, race, mutants, guests, DPDK. Prints go test's own output
 # and, at the end, the minutes of each stage. The first failure ends it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,6 +23,7 @@ stage needs scripts/setup.sh test
 stage build make --no-print-directory build
 stage vet go vet -tags integration ./...
 stage unit go test -count=1 -shuffle=on -timeout 10m ./...
+stage rings env VHOSTNET_CHAINS=10000000 go test -count=1 -run 'Differential(Split|Packed)' -v -timeout 10m ./virtqueue
 stage race race
 stage mutants make --no-print-directory mutants CI=1
 stage guests go test -tags integration -count=1 -v -timeout 15m ./integration/...
