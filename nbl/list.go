@@ -63,7 +63,9 @@ type List struct {
 	hostMDL [1]MDL // the MDL chain of a host packet
 
 	more *more // what most packets have nothing of; nil for them
-	_    [8]byte
+
+	Renewed uint8 // how often Since began anew while it was Busy
+	_       [7]byte
 }
 
 // Header is the private copy of the frame's head: decisions read only it, and

@@ -32,7 +32,7 @@ type lab struct {
 // never is a port that has no room, and for which frames wait for ever.
 type never struct{ asked atomic.Uint64 }
 
-func (n *never) Deliver(*worker.Context, []*nbl.List) int { n.asked.Add(1); return 0 }
+func (n *never) Deliver(*worker.Context, []*nbl.List) (int, bool) { n.asked.Add(1); return 0, false }
 
 var (
 	labMAC   = [6]byte{0x52, 0x54, 0, 0, 0, 1}

@@ -34,7 +34,7 @@ func (l *loop) turn() error {
 	if err := l.s.again(l.lists); err != nil {
 		return err
 	}
-	if n := l.v.nic.Deliver(l.r.ctx, l.lists); n != len(l.lists) {
+	if n, _ := l.v.nic.Deliver(l.r.ctx, l.lists); n != len(l.lists) {
 		return fmt.Errorf("accepted %d of %d", n, len(l.lists))
 	}
 	n, err := l.v.Driver.Reap(l.used)

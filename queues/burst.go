@@ -31,7 +31,9 @@ type burst struct {
 	placed int // units that have their buffers
 	whole  int // frames of the batch that are done when all units are
 
-	plain bool // every unit is a frame of the batch as it came, and has no reason
+	plain bool      // every unit is a frame of the batch as it came, and has no reason
+	slot  *progress // of the packet that is cut off, if there is one
+	now   int64     // ns of worker.Context.Now
 
 	chains [burstChains]virtqueue.Chain
 	used   [burstChains]virtqueue.Used
@@ -61,7 +63,7 @@ type unit struct {
 var bursts = worker.NewSlot(func() *burst { return &burst{mdls: make([]nbl.MDL, 0, 2*burstChains)} })
 
 func (b *burst) reset() {
-	b.n, b.placed, b.whole, b.plain = 0, 0, 0, true
+	b.n, b.placed, b.whole, b.plain, b.slot = 0, 0, 0, true, nil
 	b.popped, b.filled, b.full = 0, 0, false
 	b.lists, b.bytes = 0, 0
 	b.mdls = b.mdls[:0]
@@ -129,11 +131,7 @@ func (r *rxRing) gatherSoft(b *burst, soft *nbl.Softener, l *nbl.List, frame int
 	if !ok {
 		return false
 	}
-	from := 0
-	if r.partial.serial == l.Serial() {
-		from = r.partial.segment
-	}
-	for s := from; s < len(segments); s++ {
+	for s := r.halfway.of(l.Serial(), b.now); s < len(segments); s++ {
 		if b.n == burstFrames {
 			return false
 		}
@@ -322,23 +320,19 @@ func (r *rxRing) publish(b *burst) (call bool) {
 }
 
 // settle returns the receive NBLs, counts, and answers how many frames of the
-// batch are done.
-func (r *rxRing) settle(b *burst, batch []*nbl.List) (accepted int) {
+// batch are done and whether a part of the next one is.
+func (r *rxRing) settle(b *burst, batch []*nbl.List) (accepted int, part bool) {
 	r.pool.Put(b.receive[:b.lists])
 	b.lists = 0
 	r.count(b, batch)
-	switch {
-	case b.placed < b.n:
-		next := &b.units[b.placed]
-		if next.segment > 0 { // else another packet's progress is worth more
-			r.partial = progress{batch[next.frame].Serial(), next.segment}
-		}
-		return next.frame
-	case b.n > 0 && b.units[b.n-1].frame >= b.whole:
-		last := &b.units[b.n-1]
-		r.partial = progress{batch[last.frame].Serial(), last.segment + 1}
+	accepted = b.whole
+	if b.placed < b.n {
+		accepted = b.units[b.placed].frame
 	}
-	return b.whole
+	if !b.plain {
+		part = r.keepProgress(b, batch, accepted)
+	}
+	return accepted, part
 }
 
 // count adds what became of the placed units to the counters. A softened packet

@@ -77,7 +77,8 @@ func Example() {
 	packet.FromBytes(frame, 1)
 	packet.QueueID = forwarding[mac]
 	err = sharedmem.Guard(func() error {
-		fmt.Println("accepted:", nic.Deliver(worker.NewTestContext(), []*nbl.List{&packet}))
+		accepted, _ := nic.Deliver(worker.NewTestContext(), []*nbl.List{&packet})
+		fmt.Println("accepted:", accepted)
 		return nil
 	})
 	if err != nil {

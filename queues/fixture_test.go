@@ -84,6 +84,7 @@ type rig struct {
 	steering steering
 	left     bool // Halt is to find queues
 	serials  uint64
+	part     bool // of the last delivery
 }
 
 // newRig is an Adapter for one worker, halted when the test ends.
@@ -189,7 +190,7 @@ func (r *rig) deliver(n *NIC, batch []*nbl.List) (accepted int) {
 func (r *rig) tryDeliver(n *NIC, batch []*nbl.List, accepted *int) error {
 	r.t.Helper()
 	err := sharedmem.Guard(func() error {
-		*accepted = n.Deliver(r.ctx, batch)
+		*accepted, r.part = n.Deliver(r.ctx, batch)
 		return nil
 	})
 	for i := range n.rings {

@@ -183,18 +183,20 @@ func (n *NIC) memory() (*sharedmem.Map, []sharedmem.Block) {
 
 // Deliver copies a prefix of batch into the NIC's rings and answers how long
 // it is; the rest finds no buffers now. What is refused for good (ring
-// stopped, buffers too small, ...) is counted and belongs to the prefix.
+// stopped, buffers too small, ...) is counted and belongs to the prefix. part
+// says that of the first packet behind it some segments were copied: handed to
+// Deliver again, it goes on behind them.
 // Nothing in a List is changed. The order of a flow is kept.
-func (n *NIC) Deliver(c *worker.Context, batch []*nbl.List) (accepted int) {
+func (n *NIC) Deliver(c *worker.Context, batch []*nbl.List) (accepted int, part bool) {
 	for accepted < len(batch) {
 		r, run := n.route(batch[accepted:])
-		took := r.deliver(c, run)
+		took, part := r.deliver(c, run)
 		accepted += took
 		if took < len(run) {
-			break
+			return accepted, part
 		}
 	}
-	return accepted
+	return accepted, false
 }
 
 // indicateBroken tells the owner that a pair's ring was found broken. It is called

@@ -34,15 +34,8 @@ type rxRing struct {
 	mergeable bool
 	maxPlain  uint32    // longest frame without segmentation; 0: no limit
 	pool      *nbl.Pool // receive NBLs
-	partial   progress
+	halfway   progressTable
 	told      atomic.Bool // q is broken and the owner knows; changed under mu
-}
-
-// progress says how far a softened packet got into the ring when buffers ran
-// out, so that its next delivery goes on from there.
-type progress struct {
-	serial  uint64
-	segment int
 }
 
 // usable reports whether frames sent now have a chance.
@@ -58,7 +51,7 @@ func (r *rxRing) install(q *virtqueue.Queue, at Attributes) {
 	if at.MTU != 0 && at.Features.Has(virtio.NetMTU) {
 		r.maxPlain = uint32(at.MTU) + nbl.EthernetHeaderLen + 4
 	}
-	r.partial = progress{}
+	r.halfway = progressTable{}
 }
 
 // set puts q, or nothing, in the ring's place. The caller holds mu.
@@ -68,10 +61,12 @@ func (r *rxRing) set(q *virtqueue.Queue) {
 	r.started.Store(q != nil)
 }
 
-// deliver copies a prefix of batch into the ring, a burst at a time. Calls and
+// deliver copies a prefix of batch into the ring, a burst at a time, and answers
+// also whether a part of the first frame behind it was copied. Calls and
 // indications are made when the lock is released.
-func (r *rxRing) deliver(c *worker.Context, batch []*nbl.List) (accepted int) {
+func (r *rxRing) deliver(c *worker.Context, batch []*nbl.List) (accepted int, part bool) {
 	b := bursts.Get(c)
+	b.now = c.Now()
 	for more := true; more && accepted < len(batch); {
 		out := r.burst(b, r.nic.adapter.softener(c), batch[accepted:])
 		if out.call != nil && !r.makeCall(c, out.call) {
@@ -82,14 +77,16 @@ func (r *rxRing) deliver(c *worker.Context, batch []*nbl.List) (accepted int) {
 			r.nic.indicateBroken(r.pair, out.broken)
 		}
 		accepted += out.accepted
+		part = out.part || part && out.accepted == 0
 		more = out.more
 	}
-	return accepted
+	return accepted, part
 }
 
 // outcome is what became of a burst.
 type outcome struct {
 	accepted int              // frames of the batch that are done
+	part     bool             // segments of the next one are in the ring since
 	more     bool             // the ring may take others at once: nothing was missing
 	call     *virtqueue.Event // is to be signalled
 	broken   error            // the ring ended, and its owner is to be told why
@@ -162,12 +159,14 @@ func (r *rxRing) burst(b *burst, soft *nbl.Softener, batch []*nbl.List) (out out
 	if err := r.place(b); err != nil {
 		return r.end(b, batch, metrics.ReasonBroken, err)
 	}
+	r.claim(b, batch)
 	r.writeHeaders(b)
 	r.copyFrames(b)
 	if r.publish(b) {
 		out.call = r.oweCall()
 	}
-	out.accepted, out.more = r.settle(b, batch), b.placed == b.n || b.full
+	out.accepted, out.part = r.settle(b, batch)
+	out.more = b.placed == b.n || b.full
 	return out
 }
 

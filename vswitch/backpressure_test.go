@@ -235,3 +235,65 @@ func TestEveryFrameEndsOnce(t *testing.T) {
 		t.Errorf("%d sent = %d delivered (%d Done) + %d dropped?", sent, delivered, decidedDone, dropped)
 	}
 }
+
+// A receiver that takes a packet in parts is moving: its stall ends, and the
+// packet is waited for as long as its parts come, but not for ever.
+func TestPartsOfAPacketAreProgress(t *testing.T) {
+	l := backLab(t, PortOptions{Wait: time.Millisecond})
+	p := l.ports[1]
+	stall := func() {
+		t.Helper()
+		p.room, p.part = 0, false
+		batch := to(station(1), 1)
+		l.forward(0, batch...)
+		l.wait(time.Millisecond)
+		l.forward(0, batch...)
+		l.status(batch[0], nbl.Dropped, metrics.ReasonNoBuffer)
+	}
+	stall()
+	p.part = true
+	batch := to(station(1), 2)
+	l.forward(0, batch...)
+	if len(busy(batch)) != 2 {
+		t.Fatal("a part was taken, and yet the port counts as stalled")
+	}
+	for range maxRenewals {
+		l.wait(time.Millisecond - 1)
+		l.forward(0, batch...)
+		l.status(batch[0], nbl.Busy, metrics.ReasonNone)
+	}
+	l.status(batch[1], nbl.Busy, metrics.ReasonNone) // behind it
+	p.room, p.part = 1, false
+	l.forward(0, batch...)
+	l.status(batch[0], nbl.Done, metrics.ReasonNone)
+	l.status(batch[1], nbl.Dropped, metrics.ReasonNoBuffer) // its own time was over long ago
+	p.part = true
+
+	// One that comes in more parts than that is given up; the port is not
+	// stalled by it.
+	p.room = 0
+	batch = to(station(1), 1)
+	l.forward(0, batch...)
+	for range maxRenewals + 1 {
+		l.wait(time.Millisecond - 1)
+		l.forward(0, batch...)
+	}
+	l.status(batch[0], nbl.Busy, metrics.ReasonNone)
+	l.wait(1)
+	l.forward(0, batch...)
+	l.status(batch[0], nbl.Dropped, metrics.ReasonNoBuffer)
+	if l.s.ports.Load().find(l.ids[1]).stalled.Load() {
+		t.Error("the port took a part of the packet in every visit and counts as stalled")
+	}
+	if n := len(p.take()); n != 1 || p.counters.Stalls.Value() != 1 {
+		t.Errorf("%d frames were accepted, %d stalls", n, p.counters.Stalls.Value())
+	}
+
+	// A flood ends a stall by a part, too.
+	stall()
+	p.part = true
+	l.forward(0, broadcasts(1, 60)...)
+	if l.s.ports.Load().find(l.ids[1]).stalled.Load() {
+		t.Error("the port took a part of a flood and counts as stalled")
+	}
+}

@@ -257,10 +257,10 @@ func (b *batch) unicast(lists []*nbl.List) {
 
 // hand delivers lists to p and settles what p did not accept.
 func (b *batch) hand(p *port, lists []*nbl.List) {
-	n := p.deliver(b.c, lists)
+	n, part := p.deliver(b.c, lists)
 	done(lists[:n])
 	if n < len(lists) {
-		b.hold(p, lists[n:], n > 0)
+		b.hold(p, lists[n:], n > 0, part)
 	}
 }
 

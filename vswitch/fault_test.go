@@ -10,7 +10,7 @@ import (
 // gone is a Port that finds the sender's memory gone.
 type gone struct{}
 
-func (gone) Deliver(*worker.Context, []*nbl.List) int { panic("the sender's memory is gone") }
+func (gone) Deliver(*worker.Context, []*nbl.List) (int, bool) { panic("the sender's memory is gone") }
 
 // V32: a fault that ends a Forward goes on to the sender, whose counters have
 // what it sent, and leaves nothing behind for the next one.

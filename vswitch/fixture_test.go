@@ -12,20 +12,21 @@ import (
 
 // sink is a Port that accepts room Lists in each Deliver and remembers them.
 type sink struct {
-	room     int // -1: all
+	room     int  // -1: all
+	part     bool // a part of the next, too
 	calls    int
 	got      []*nbl.List
 	counters metrics.Port
 }
 
-func (s *sink) Deliver(_ *worker.Context, batch []*nbl.List) int {
+func (s *sink) Deliver(_ *worker.Context, batch []*nbl.List) (int, bool) {
 	s.calls++
 	n := len(batch)
 	if s.room >= 0 {
 		n = min(n, s.room)
 	}
 	s.got = append(s.got, batch[:n]...)
-	return n
+	return n, s.part && n < len(batch)
 }
 
 // take is what the port got since the last take.

@@ -44,7 +44,7 @@ func (b *batch) flood() {
 		if p == b.from {
 			continue
 		}
-		n := p.deliver(b.c, b.floods)
+		n, _ := p.deliver(b.c, b.floods)
 		b.floodTaken = max(b.floodTaken, n)
 		if n < len(b.floods) {
 			b.late = append(b.late, late{p, n})
@@ -59,7 +59,8 @@ func (b *batch) floodAgain() {
 	lost := 0
 	for _, l := range b.late {
 		if !l.port.stalled.Load() {
-			l.taken += l.port.deliver(b.c, b.floods[l.taken:])
+			n, _ := l.port.deliver(b.c, b.floods[l.taken:])
+			l.taken += n
 		}
 		b.floodTaken = max(b.floodTaken, l.taken)
 		lost += len(b.floods) - l.taken

@@ -144,14 +144,14 @@ type watcher struct {
 	seen int
 }
 
-func (w *watcher) Deliver(_ *worker.Context, batch []*nbl.List) int {
+func (w *watcher) Deliver(_ *worker.Context, batch []*nbl.List) (int, bool) {
 	for _, l := range batch {
 		w.seen++
 		if l.Status != nbl.Pending || l.QueueID != 0 || l.Reason != metrics.ReasonNone {
 			w.t.Errorf("a flooded frame comes with status %d, queue %d, reason %v", l.Status, l.QueueID, l.Reason)
 		}
 	}
-	return len(batch)
+	return len(batch), false
 }
 
 func TestOneListGoesToManyPorts(t *testing.T) {

@@ -14,12 +14,14 @@ import (
 // null is a Port that accepts everything and does nothing.
 type null struct{}
 
-func (null) Deliver(_ *worker.Context, batch []*nbl.List) int { return len(batch) }
+func (null) Deliver(_ *worker.Context, batch []*nbl.List) (int, bool) { return len(batch), false }
 
 // reluctant accepts half of what it is handed.
 type reluctant struct{}
 
-func (reluctant) Deliver(_ *worker.Context, batch []*nbl.List) int { return len(batch) / 2 }
+func (reluctant) Deliver(_ *worker.Context, batch []*nbl.List) (int, bool) {
+	return len(batch) / 2, false
+}
 
 // bench is a switch with null ports, stations behind them, and a batch of 64
 // frames from port 0 that dst addresses.
@@ -151,7 +153,7 @@ type counting struct {
 	n   atomic.Int64
 }
 
-func (p *counting) Deliver(_ *worker.Context, batch []*nbl.List) int {
+func (p *counting) Deliver(_ *worker.Context, batch []*nbl.List) (int, bool) {
 	for _, l := range batch {
 		if l.Dst < filtered && l.Dst != p.mac && l.QueueID != 0 {
 			p.t.Errorf("a frame to %012x, queue %d, came to the port of %012x", l.Dst, l.QueueID, p.mac)
@@ -161,7 +163,7 @@ func (p *counting) Deliver(_ *worker.Context, batch []*nbl.List) int {
 		}
 	}
 	p.n.Add(int64(len(batch)))
-	return len(batch)
+	return len(batch), false
 }
 
 // filtered is the first address of stations with filters that stay.

@@ -15,14 +15,15 @@ import (
 // Deliver is called by several workers at once and answers how many Lists,
 // from the first on, the port accepts: those it has copied, or has dropped and
 // counted itself. The rest it could not take now; the switch tries them again,
-// or drops them. Deliver keeps no List and no slice after it has returned, and
+// or drops them. part says that the port took a part of the first of the rest
+// in this call: for a packet that it cuts up it may need several. Deliver keeps no List and no slice after it has returned, and
 // changes nothing in a List: the same List may go to other ports. It never
 // waits and never calls the switch.
 //
 // The switch calls Deliver once per visit and port, so a port that does its
 // work in several short holds of a lock makes all of them in that call.
 type Port interface {
-	Deliver(c *worker.Context, batch []*nbl.List) (accepted int)
+	Deliver(c *worker.Context, batch []*nbl.List) (accepted int, part bool)
 }
 
 // PortID names an attached port of one Switch. 0 is no port.
@@ -112,13 +113,15 @@ func newPort(p Port, o PortOptions) (*port, error) {
 	return a, nil
 }
 
-// deliver hands lists to p, and ends a stall when p accepts one.
-func (p *port) deliver(c *worker.Context, lists []*nbl.List) int {
-	n := max(0, min(p.out.Deliver(c, lists), len(lists)))
-	if n > 0 && p.stalled.Load() {
+// deliver hands lists to p, and ends a stall when p accepts one, or a part of
+// one.
+func (p *port) deliver(c *worker.Context, lists []*nbl.List) (accepted int, part bool) {
+	n, part := p.out.Deliver(c, lists)
+	n = max(0, min(n, len(lists)))
+	if (n > 0 || part) && p.stalled.Load() {
 		p.stalled.Store(false)
 	}
-	return n
+	return n, part
 }
 
 // portSet is an immutable snapshot of the attached ports.

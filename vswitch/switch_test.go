@@ -338,7 +338,7 @@ func TestOptionsAreChecked(t *testing.T) {
 // miscounting is a Port that answers what none may.
 type miscounting int
 
-func (m miscounting) Deliver(*worker.Context, []*nbl.List) int { return int(m) }
+func (m miscounting) Deliver(*worker.Context, []*nbl.List) (int, bool) { return int(m), false }
 
 func TestAPortThatMiscountsBreaksNothing(t *testing.T) {
 	l := newLab(t, 2, Options{}, PortOptions{})
