@@ -4,7 +4,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 PKGS    := ./...
 export CGO_ENABLED := 0
 
-.PHONY: help build test unit race fuzz integration mutants check lint fmt tidy vuln bench bench-dpdk demo soak clean
+.PHONY: help build test unit race fuzz integration mutants check lint fmt tidy vuln bench bench-dpdk bench-restart demo soak clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,7 @@ mutants: ## plant each defect of testdata/mutants; a test must fail (CI=1: the c
 	@$(GO) run ./internal/mutants $(if $(CI),-short) -o $(or $(FORMAT),table) $(ONLY)
 
 integration: build ## guests in QEMU and DPDK's front-end against vhostnet
-	$(GO) test -tags integration -count=1 -v -timeout 20m ./integration/... ./bench/...
+	$(GO) test -tags integration -count=1 -v -timeout 40m ./integration/... ./bench/...
 
 check: ## format, lint, vet, race tests, tidy
 	@scripts/check.sh
@@ -51,11 +51,15 @@ bench: ## Go benchmarks over vqtest: ns per packet and allocs
 bench-dpdk: build ## VM to VM against DPDK's own back-end, with DPDK as front-end
 	$(GO) run ./bench/dpdk
 
+bench-restart: build ## 50 kills of vhostnet under load: how long until frames come through again
+	VHOSTNET=$(CURDIR)/bin/vhostnet VHOSTNET_KILLS=50 $(GO) test -tags integration -count=1 -v -timeout 20m -run '^TestRestart$$' ./integration
+
 demo: ## two guests on one switch, pinging and measuring; CONSOLE=1 leaves one open
 	@scripts/demo.sh
 
-soak: ## long amounts of what test runs shortly
+soak: build ## long amounts of what test runs shortly; LONG=1 ten times as long with guests
 	VHOSTNET_SOAK=1 $(GO) test -count=1 -timeout 4h ./vhostuser/... ./virtqueue/... ./netdev/...
+	VHOSTNET=$(CURDIR)/bin/vhostnet VHOSTNET_KILLS=$(if $(LONG),1000,100) $(GO) test -tags integration -count=1 -v -timeout 4h -run 'Restart' ./integration
 	FUZZTIME=10m scripts/fuzz.sh
 	$(MAKE) --no-print-directory mutants
 

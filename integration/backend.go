@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Port is a port of a back-end. What is empty is left to the back-end.
@@ -51,7 +52,7 @@ func (b *Backend) Start(ctx context.Context) error {
 		return err
 	}
 	b.proc = proc
-	return poll(ctx, "vhostnet to listen", func() (bool, error) {
+	return pollEvery(ctx, time.Millisecond, "vhostnet to listen", func() (bool, error) {
 		if err := proc.alive(); err != nil {
 			return false, err
 		}

@@ -105,7 +105,12 @@ func (p *process) stop(ctx context.Context) error {
 // poll calls f every few milliseconds until it returns true or an error, or ctx
 // is over; what names what is waited for.
 func poll(ctx context.Context, what string, f func() (bool, error)) error {
-	tick := time.NewTicker(10 * time.Millisecond)
+	return pollEvery(ctx, 10*time.Millisecond, what, f)
+}
+
+// pollEvery is poll for what must be seen sooner or needs to be seen less often.
+func pollEvery(ctx context.Context, interval time.Duration, what string, f func() (bool, error)) error {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		done, err := f()

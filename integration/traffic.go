@@ -101,15 +101,7 @@ func (t *Transfer) check(a, b end) error {
 
 // Received returns how many bytes the receiver has seen and found right so far.
 func (t *Transfer) Received(ctx context.Context) (int64, error) {
-	out, err := t.to.Shell(ctx, "cat "+t.progress+" 2>/dev/null || echo 0")
-	if err != nil {
-		return 0, err
-	}
-	n, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("integration: progress of a transfer: %w", err)
-	}
-	return n, nil
+	return receivedSoFar(ctx, t.to, t.progress)
 }
 
 // Await waits until the receiver has seen at least n bytes.

@@ -1,16 +1,19 @@
 // Command guest is the one program of ours in a test guest: as process 1 it
 // brings the machine up and serves the agent on the second serial port; as
 // "guest send" and "guest receive" it is one end of a checked byte stream over
-// TCP.
+// TCP; as "guest probe" it sends datagrams that nobody waits for.
 package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
 	"time"
 
 	"vhostnet/integration/stream"
@@ -32,27 +35,32 @@ const dialTimeout = 20 * time.Second
 // progressStep is how many bytes lie between two writes of the progress file.
 const progressStep = 1 << 20
 
+var errCommand = errors.New("want send, receive or probe")
+
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("want send or receive")
+		return errCommand
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	addr := flags.String("addr", "", "address to connect to, or to listen on, with port")
-	n := flags.Int64("bytes", 0, "length of the stream")
+	n := flags.Int64("bytes", stream.Open, "length of the stream; by default it ends when the sender gets SIGTERM")
 	seed := flags.Uint64("seed", 1, "seed of the stream")
 	progress := flags.String("progress", "", "file that tells how many bytes were received so far; made once the receiver listens")
+	every := flags.Duration("every", time.Millisecond, "time between two datagrams")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
 	var sum stream.Summary
 	var err error
 	switch args[0] {
+	case "probe":
+		return probe(*addr, *every, asked())
 	case "send":
-		sum, err = send(*addr, *seed, *n)
+		sum, err = send(*addr, *seed, *n, asked())
 	case "receive":
 		sum, err = receive(*addr, *seed, *n, *progress)
 	default:
-		err = fmt.Errorf("%q: want send or receive", args[0])
+		err = fmt.Errorf("%q: %w", args[0], errCommand)
 	}
 	if err != nil {
 		return err
@@ -60,14 +68,30 @@ func run(args []string) error {
 	return json.NewEncoder(os.Stdout).Encode(sum)
 }
 
-func send(addr string, seed uint64, n int64) (stream.Summary, error) {
+// asked returns what is closed when this process is asked to end, which then
+// does not end it.
+func asked() <-chan struct{} {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	stop := make(chan struct{})
+	go func() {
+		<-signals
+		close(stop)
+	}()
+	return stop
+}
+
+func send(addr string, seed uint64, n int64, stop <-chan struct{}) (stream.Summary, error) {
 	conn, err := dial(addr)
 	if err != nil {
 		return stream.Summary{}, err
 	}
 	defer conn.Close()
-	sum, err := stream.Send(conn, seed, n)
+	sum, err := stream.Send(conn, seed, n, stop)
 	if err != nil {
+		return sum, err
+	}
+	if err := conn.CloseWrite(); err != nil {
 		return sum, err
 	}
 	// The receiver answers when it has seen the last byte: a sender that ends
@@ -79,15 +103,44 @@ func send(addr string, seed uint64, n int64) (stream.Summary, error) {
 	return sum, nil
 }
 
-func dial(addr string) (net.Conn, error) {
-	var conn net.Conn
-	err := fmt.Errorf("no attempt made")
+func dial(addr string) (*net.TCPConn, error) {
+	to, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.New("no attempt made")
 	for start := time.Now(); time.Since(start) < dialTimeout; time.Sleep(100 * time.Millisecond) {
-		if conn, err = net.DialTimeout("tcp", addr, 5*time.Second); err == nil {
-			return conn, nil
+		var conn net.Conn
+		if conn, err = net.DialTimeout("tcp", to.String(), 5*time.Second); err == nil {
+			return conn.(*net.TCPConn), nil //nolint:forcetypeassert // a TCP address was dialled
 		}
 	}
 	return nil, err
+}
+
+// probe sends small datagrams, whatever becomes of them, until it is stopped. It
+// is there so that frames move as soon as frames can.
+func probe(addr string, every time.Duration, stop <-chan struct{}) error {
+	to, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return err
+	}
+	conn, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			// There may be no way to the other side for the moment.
+			_, _ = conn.WriteToUDP([]byte("probe"), to)
+		case <-stop:
+			return nil
+		}
+	}
 }
 
 func receive(addr string, seed uint64, n int64, progress string) (stream.Summary, error) {

@@ -23,7 +23,7 @@ func TestSendReceive(t *testing.T) {
 		sum, err := receive(addr, 9, n, progress)
 		received <- result{sum, err}
 	}()
-	sent, err := send(addr, 9, n)
+	sent, err := send(addr, 9, n, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,8 +56,31 @@ func TestSendNeedsAnAnswer(t *testing.T) {
 		// What it says of the bytes is the other test's matter.
 		_, _ = stream.Receive(conn, 9, 1000, nil)
 	}()
-	if _, err := send(listener.Addr().String(), 9, 1000); err == nil {
+	if _, err := send(listener.Addr().String(), 9, 1000, nil); err == nil {
 		t.Error("send is content without the receiver's answer")
+	}
+}
+
+// TestProbe sees datagrams come until the probe is stopped.
+func TestProbe(t *testing.T) {
+	sink, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	if err := sink.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- probe(sink.LocalAddr().String(), time.Millisecond, stop) }()
+	for range 3 {
+		if _, err := sink.Read(make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -7,9 +7,11 @@ package stream
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc64"
 	"io"
+	"math"
 )
 
 // blockSize is how many bytes are made, written and compared at a time.
@@ -38,11 +40,20 @@ func (s *source) fill(p []byte) {
 	}
 }
 
-// Send writes the first n bytes of the stream with this seed.
-func Send(w io.Writer, seed uint64, n int64) (Summary, error) {
+// Open is the length of a stream that its sender ends when it likes.
+const Open = math.MaxInt64
+
+// Send writes the first n bytes of the stream with this seed, or fewer if stop
+// is closed before; stop may be nil.
+func Send(w io.Writer, seed uint64, n int64, stop <-chan struct{}) (Summary, error) {
 	var sum Summary
 	from, block := source{seed}, make([]byte, blockSize)
 	for sum.Bytes < n {
+		select {
+		case <-stop:
+			return sum, nil
+		default:
+		}
 		from.fill(block)
 		part := block[:min(n-sum.Bytes, blockSize)]
 		sent, err := w.Write(part)
@@ -54,8 +65,8 @@ func Send(w io.Writer, seed uint64, n int64) (Summary, error) {
 	return sum, nil
 }
 
-// Receive reads n bytes and compares each with the stream of this seed; the
-// first that differs ends it. progress, which may be nil, is told the count of
+// Receive reads n bytes, of an Open stream all that come, and compares each with
+// the stream of this seed; the first that differs ends it. progress, which may be nil, is told the count of
 // good bytes after each block.
 func Receive(r io.Reader, seed uint64, n int64, progress func(int64)) (Summary, error) {
 	var sum Summary
@@ -68,6 +79,9 @@ func Receive(r io.Reader, seed uint64, n int64, progress func(int64)) (Summary, 
 			return sum, fmt.Errorf("stream: byte %d is %#02x, want %#02x", sum.Bytes+int64(at), got[at], want[at])
 		}
 		sum.add(got[:read])
+		if n == Open && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+			return sum, nil
+		}
 		if err != nil {
 			return sum, fmt.Errorf("stream: receiving after %d of %d bytes: %w", sum.Bytes, n, err)
 		}

@@ -1,0 +1,239 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestRestart kills vhostnet under load, again and again, and starts it anew.
+// VHOSTNET_KILLS says how often; it prints how long it took until frames came
+// through again, from the moment the new process listened.
+func TestRestart(t *testing.T) {
+	lab := startLab(t, GuestConfig{Name: "a", QEMU: machine.QEMU, OwnQueue: true}, GuestConfig{Name: "b", QEMU: machine.QEMU})
+	testKills(t, lab, amount(t, killsVariable, 10))
+}
+
+// TestRestartOldQEMU is the same with a front-end that tries once a second.
+func TestRestartOldQEMU(t *testing.T) {
+	lab := startLab(t, GuestConfig{Name: "a", QEMU: machine.OldQEMU, OwnQueue: true}, GuestConfig{Name: "b", QEMU: machine.OldQEMU})
+	testKills(t, lab, amount(t, killsVariable, 10)/3)
+}
+
+// killsVariable names the number of kills in TestRestart.
+const killsVariable = "VHOSTNET_KILLS"
+
+// amount reads how much of something a longer run wants.
+func amount(t *testing.T, variable string, byDefault int) int {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return byDefault
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%q: want a positive number", variable, text)
+	}
+	return n
+}
+
+// restarts is two guests with traffic in both directions, whose rings are read
+// while vhostnet comes and goes.
+type restarts struct {
+	lab    *Lab
+	rings  [2][2]*Ring // of each guest: receive, transmit
+	before [2][2]RingState
+	took   []time.Duration // from listening until each guest had received a frame
+	seen   int             // heads that were pending at a kill and seen to be returned after it
+	heads  int             // returned between the kills
+}
+
+// killTime bounds one kill with all that follows from it.
+const killTime = 30 * time.Second
+
+func testKills(t *testing.T, lab *Lab, kills int) {
+	r := &restarts{lab: lab}
+	r.openRings(t)
+	load := startLoad(t, lab)
+	for i := range kills {
+		ctx, cancel := context.WithTimeout(t.Context(), killTime)
+		if err := r.kill(ctx); err != nil {
+			t.Fatalf("kill %d of %d: %v", i+1, kills, err)
+		}
+		cancel()
+		if i%50 == 49 {
+			load.whole(t)
+		}
+	}
+	sent := load.stop(t)
+	r.idle(t)
+	noChecksumErrors(t, lab)
+	slices.Sort(r.took)
+	at := func(percent int) time.Duration {
+		return r.took[(len(r.took)*percent+99)/100-1].Round(100 * time.Microsecond)
+	}
+	t.Logf("%d kills of vhostnet under load, %v: from listening to frames in both guests: p50 %v, p99 %v, most %v", kills, lab.Guests[0].cfg.QEMU, at(50), at(99), at(100))
+	t.Logf("%d MB over TCP arrived as sent; %d heads were returned, %d of them seen to be those that were pending at a kill", sent/megabyte, r.heads, r.seen)
+	if r.seen < 10*kills {
+		t.Errorf("only %d heads that were pending at one of %d kills were seen to be returned: there was no load", r.seen, kills)
+	}
+}
+
+func (r *restarts) openRings(t *testing.T) {
+	t.Helper()
+	for g, guest := range r.lab.Guests {
+		for i := range r.rings[g] {
+			ring, err := guest.Ring(within(t, 10*time.Second), i)
+			must(t, err)
+			t.Cleanup(func() { _ = ring.Close() })
+			r.rings[g][i] = ring
+		}
+	}
+}
+
+// loadFrames is how many frames each guest receives before the next kill.
+const loadFrames = 300
+
+// kill kills vhostnet, looks at the rings while nobody serves them, and starts
+// it again. It returns when both guests have received loadFrames frames.
+func (r *restarts) kill(ctx context.Context) error {
+	r.lab.Backend.Kill()
+	for g := range r.rings {
+		for i, ring := range r.rings[g] {
+			s, err := ring.Read()
+			if err == nil {
+				err = s.Check()
+			}
+			if err != nil {
+				return fmt.Errorf("%s, while vhostnet is dead: %w", ring.name, err)
+			}
+			if r.took != nil {
+				r.heads += int(s.Used - r.before[g][i].Used)
+			}
+			r.before[g][i] = s
+		}
+	}
+	if err := r.lab.Backend.Start(ctx); err != nil {
+		return err
+	}
+	return r.awaitTraffic(ctx, time.Now())
+}
+
+// awaitTraffic waits until each guest has received loadFrames frames, and
+// compares the heads that come back on each ring with those that were pending.
+func (r *restarts) awaitTraffic(ctx context.Context, listening time.Time) error {
+	var compared [2][2]int
+	var first time.Duration
+	err := pollEvery(ctx, time.Millisecond, "frames after the restart", func() (bool, error) {
+		least := uint16(math.MaxUint16)
+		for g := range r.rings {
+			for i, ring := range r.rings[g] {
+				s, err := ring.Read()
+				if err != nil {
+					return false, err
+				}
+				n, err := s.CheckFirst(r.before[g][i])
+				if err != nil {
+					return false, fmt.Errorf("%s: %w", ring.name, err)
+				}
+				compared[g][i] = max(compared[g][i], n)
+				if i == 0 {
+					least = min(least, s.Used-r.before[g][i].Used)
+				}
+			}
+		}
+		if least > 0 && first == 0 {
+			first = time.Since(listening)
+		}
+		return least >= loadFrames, nil
+	})
+	r.took = append(r.took, first)
+	for g := range compared {
+		r.seen += compared[g][0] + compared[g][1]
+	}
+	return err
+}
+
+// idle looks at the rings and at the guests once nothing moves any more: every
+// frame's head has come back, the driver has all receive buffers in the ring
+// that it wants there, and has found nothing wrong.
+func (r *restarts) idle(t *testing.T) {
+	t.Helper()
+	for g, guest := range r.lab.Guests {
+		ctx := within(t, killTime)
+		receive, transmit := r.rings[g][0], r.rings[g][1]
+		must(t, poll(ctx, "the transmit ring to be empty", func() (bool, error) {
+			s, err := transmit.Read()
+			return s.Avail == s.Used, errors.Join(err, s.Check())
+		}))
+		// Linux fills the ring up when more than a quarter of it, at most 32
+		// entries, is missing (virtnet_receive).
+		must(t, poll(ctx, "the receive ring to be full", func() (bool, error) {
+			s, err := receive.Read()
+			return len(s.Pending()) >= len(s.heads)-64, errors.Join(err, s.Check())
+		}))
+		messages, err := guest.Run(ctx, "dmesg")
+		must(t, err)
+		for line := range strings.Lines(messages) {
+			if strings.Contains(line, "virtio") && (strings.Contains(line, "is not a head") || strings.Contains(line, "out of range") || strings.Contains(line, "unexpected")) {
+				t.Errorf("%s: %s", guest.cfg.Name, line)
+			}
+		}
+	}
+}
+
+// load is traffic between two guests, each way a checked stream and datagrams
+// that come whether the stream waits or not.
+type load struct {
+	flows  []*Flow
+	probes []*Job
+}
+
+func startLoad(t *testing.T, lab *Lab) *load {
+	t.Helper()
+	l := &load{}
+	ctx := within(t, time.Minute)
+	bothWays(lab, func(from, to *Guest) {
+		flow, err := StartFlow(ctx, from, to)
+		must(t, err)
+		probe, err := StartProbe(ctx, from, to)
+		must(t, err)
+		l.flows, l.probes = append(l.flows, flow), append(l.probes, probe)
+	})
+	l.whole(t)
+	return l
+}
+
+// whole fails t unless every stream goes on.
+func (l *load) whole(t *testing.T) {
+	t.Helper()
+	for _, f := range l.flows {
+		must(t, f.Await(within(t, 2*time.Minute), 2*megabyte))
+	}
+}
+
+// stop ends the traffic and returns how many bytes have come as they were sent.
+func (l *load) stop(t *testing.T) int64 {
+	t.Helper()
+	l.whole(t)
+	ctx := within(t, 2*time.Minute)
+	for _, probe := range l.probes {
+		must(t, probe.Stop(ctx))
+	}
+	var sent int64
+	for _, f := range l.flows {
+		n, err := f.Stop(ctx)
+		must(t, err)
+		sent += n
+	}
+	return sent
+}
