@@ -62,7 +62,7 @@ func NewHolder(p HolderParameters) (*Holder, error) {
 		return nil, fmt.Errorf("nbl: holder %q of %d lists and %d bytes; at least 1 and %d, and an allocator, are needed: %w",
 			p.Tag, p.Lists, p.Bytes, holdChunk, ErrParameter)
 	}
-	mem, err := p.Memory.Allocate(sharedmem.Parameters{Usage: sharedmem.Receive, Length: p.Bytes &^ (holdChunk - 1), Flags: sharedmem.Contiguous, Node: sharedmem.AnyNode})
+	mem, err := p.Memory.Allocate(sharedmem.Parameters{Usage: sharedmem.Receive, Length: p.Bytes &^ (holdChunk - 1), Flags: sharedmem.Contiguous})
 	if err != nil {
 		return nil, fmt.Errorf("nbl: holder %q: %w", p.Tag, err)
 	}

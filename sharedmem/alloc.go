@@ -16,63 +16,13 @@ var (
 	ErrResources = errors.New("not enough shared memory")
 	// ErrParameter: the request is wrong (NDIS_STATUS_INVALID_PARAMETER).
 	ErrParameter = errors.New("invalid parameter")
+	// ErrProvider: the provider's answer is not what was asked for.
+	ErrProvider = errors.New("the provider broke its contract")
 	// ErrHandle: nothing is allocated under the handle, any more or ever.
 	ErrHandle = errors.New("no such allocation")
 	// ErrClosed: the Allocator has been closed.
 	ErrClosed = errors.New("the allocator is closed")
 )
-
-// QueueID names a VM queue of an adapter; 0 is the adapter's default queue.
-type QueueID uint32
-
-// Usage says what memory is for (NDIS_SHARED_MEMORY_USAGE, same values).
-type Usage uint8
-
-// The usages. Guests' memory is allocated as Receive, Xmit or Other.
-const (
-	Undefined Usage = iota
-	Xmit
-	XmitHeader
-	XmitData
-	Receive
-	ReceiveLookahead
-	ReceivePostLookahead
-	ReceiveHeader
-	ReceiveData
-	Other
-	numUsages
-)
-
-var usageNames = [numUsages]string{
-	"undefined", "xmit", "xmit-header", "xmit-data", "receive",
-	"receive-lookahead", "receive-post-lookahead", "receive-header", "receive-data", "other",
-}
-
-// String is the usage in one word.
-func (u Usage) String() string {
-	if u < numUsages {
-		return usageNames[u]
-	}
-	return fmt.Sprintf("usage-%d", uint8(u))
-}
-
-// Flags modify a request.
-type Flags uint32
-
-// Contiguous asks for one piece (NDIS_SHARED_MEM_PARAMETERS_CONTIGUOUS).
-const Contiguous Flags = 1
-
-// AnyNode is a Node without preference.
-const AnyNode = -1
-
-// Parameters are one request for memory (NDIS_SHARED_MEMORY_PARAMETERS).
-type Parameters struct {
-	Queue  QueueID
-	Usage  Usage
-	Length uint64 // bytes, at least one
-	Flags  Flags
-	Node   int // NUMA node preferred, or AnyNode; neither provider can choose, so it is a note
-}
 
 // Segment is one element of a scatter/gather list.
 type Segment struct {
@@ -94,8 +44,9 @@ type AllocationHandle struct {
 // Allocation is memory handed out. It is good until it is freed.
 type Allocation struct {
 	Parameters       Parameters
-	VA               []Block   // the memory, in order
+	VA               []Block   // the memory, in order; one Block when it is contiguous
 	SG               []Segment // where each Block of VA lies
+	Node             Node      // the node that its pages come from; AnyNode when nobody chose, or nobody could
 	Handle           Handle
 	AllocationHandle AllocationHandle
 }
@@ -121,17 +72,6 @@ type Account struct {
 	Count int
 }
 
-// provider finds the memory for an Allocator, which calls it under its lock
-// with parameters that are in range, unchanged.
-type provider interface {
-	// allocate fails with ErrResources or ErrParameter and then has no effect.
-	allocate(p Parameters) ([]Block, []Segment, error)
-	// free takes back what allocate returned.
-	free(p Parameters, sg []Segment)
-	// close is called once, when nothing is allocated.
-	close()
-}
-
 type tag struct {
 	queue QueueID
 	usage Usage
@@ -139,8 +79,8 @@ type tag struct {
 
 // record is what an Allocator remembers of an allocation.
 type record struct {
-	p  Parameters
-	sg []Segment
+	p   Parameters
+	mem Memory
 }
 
 // lastHandle is the Handle given out last, by any Allocator. None is reused, so
@@ -151,19 +91,35 @@ var lastHandle atomic.Uint64
 // for it exactly: every count returns to zero. All methods may be called
 // concurrently.
 type Allocator struct {
+	known func(QueueID) bool
+
 	mu       sync.Mutex
-	provider provider // nil once closed
+	provider Provider // nil once closed
 	live     map[Handle]record
 	accounts map[tag]*Account
 }
 
-func newAllocator(p provider) *Allocator {
-	return &Allocator{provider: p, live: map[Handle]record{}, accounts: map[tag]*Account{}}
+// AllocatorOptions is what an Allocator is made from beside its Provider.
+type AllocatorOptions struct {
+	// Queue reports whether a queue exists, from ALLOCATE_QUEUE until it is
+	// freed; requests for others are refused. It is called under the
+	// Allocator's lock and must not call it. nil: whoever asks has checked.
+	Queue func(QueueID) bool
 }
 
-// Allocate hands out memory as p asks. It fails with an error that wraps
-// ErrParameter, ErrResources or ErrClosed, and then has no effect. The caller
-// frees what it got before Close.
+// NewAllocator hands out the memory of a provider (NDIS: NdisSetOptionalHandlers
+// with the provider's handlers). The Allocator owns p from now on.
+func NewAllocator(p Provider, o AllocatorOptions) *Allocator {
+	if o.Queue == nil {
+		o.Queue = func(QueueID) bool { return true }
+	}
+	return &Allocator{provider: p, known: o.Queue, live: map[Handle]record{}, accounts: map[tag]*Account{}}
+}
+
+// Allocate hands out memory as p asks (NdisAllocateSharedMemory). It fails with
+// an error that wraps ErrParameter, ErrResources, ErrProvider or ErrClosed, or
+// what the provider says, and then has no effect. The caller frees what it got
+// before Close.
 func (a *Allocator) Allocate(p Parameters) (*Allocation, error) {
 	if err := p.check(); err != nil {
 		return nil, err
@@ -173,28 +129,33 @@ func (a *Allocator) Allocate(p Parameters) (*Allocation, error) {
 	if a.provider == nil {
 		return nil, fmt.Errorf("sharedmem: allocate: %w", ErrClosed)
 	}
-	va, sg, err := a.provider.allocate(p)
+	mem, err := a.provide(p)
 	if err != nil {
 		return nil, fmt.Errorf("sharedmem: allocate %d bytes for queue %d, %s: %w", p.Length, p.Queue, p.Usage, err)
 	}
 	h := Handle(lastHandle.Add(1))
-	a.live[h] = record{p, slices.Clone(sg)} // a copy: what the caller does to his changes nothing
+	a.live[h] = record{p, Memory{slices.Clone(mem.VA), slices.Clone(mem.SG), mem.Node}} // copies: what the caller does to his changes nothing
 	a.charge(p)
-	return &Allocation{Parameters: p, VA: va, SG: sg, Handle: h, AllocationHandle: AllocationHandle{a, h}}, nil
+	return &Allocation{
+		Parameters: p, VA: mem.VA, SG: mem.SG, Node: mem.Node,
+		Handle: h, AllocationHandle: AllocationHandle{a, h},
+	}, nil
 }
 
-func (p *Parameters) check() error {
-	switch {
-	case p.Length == 0:
-		return fmt.Errorf("sharedmem: allocate 0 bytes, at least 1 is needed: %w", ErrParameter)
-	case p.Usage == Undefined || p.Usage >= numUsages:
-		return fmt.Errorf("sharedmem: allocate for usage %s, which is none: %w", p.Usage, ErrParameter)
-	case p.Flags&^Contiguous != 0:
-		return fmt.Errorf("sharedmem: allocate with flags %#x, only Contiguous (%#x) is known: %w", uint32(p.Flags), uint32(Contiguous), ErrParameter)
-	case p.Node < AnyNode:
-		return fmt.Errorf("sharedmem: allocate on node %d, which is neither a node nor AnyNode: %w", p.Node, ErrParameter)
+// provide asks the provider and checks its answer.
+func (a *Allocator) provide(p Parameters) (Memory, error) {
+	if !a.known(p.Queue) {
+		return Memory{}, fmt.Errorf("there is no such queue: %w", ErrParameter)
 	}
-	return nil
+	mem, err := a.provider.Allocate(p)
+	if err != nil {
+		return Memory{}, err
+	}
+	if err := mem.check(p); err != nil {
+		a.provider.Free(p, mem)
+		return Memory{}, err
+	}
+	return mem, nil
 }
 
 // Free takes an allocation back. It fails with an error that wraps ErrHandle,
@@ -212,7 +173,7 @@ func (a *Allocator) Free(h AllocationHandle) error {
 	}
 	delete(a.live, h.id)
 	a.discharge(r.p)
-	a.provider.free(r.p, r.sg)
+	a.provider.Free(r.p, r.mem)
 	return nil
 }
 
@@ -279,7 +240,7 @@ func (a *Allocator) Close() error {
 		return fmt.Errorf("sharedmem: close an allocator with memory still allocated: %s", strings.Join(words, "; "))
 	}
 	if a.provider != nil {
-		a.provider.close()
+		a.provider.Close()
 		a.provider = nil
 	}
 	return nil

@@ -220,13 +220,16 @@ func TestHandles(t *testing.T) {
 // caller's (NDIS: one structure is the single input).
 func TestProviderGetsParameters(t *testing.T) {
 	p := &recorder{}
-	a := newAllocator(p)
-	want := Parameters{Queue: 7, Usage: ReceiveData, Length: 1 << 50, Flags: Contiguous, Node: 3}
+	a := NewAllocator(p, AllocatorOptions{})
+	want := Parameters{Queue: 7, Usage: ReceiveData, Length: 6, Flags: Contiguous, Node: OnNode(3)}
 	l := allocate(t, a, want)
-	l.SG[0] = Segment{} // the caller's copy
+	if l.Node != OnNode(2) {
+		t.Errorf("on node %s, the provider said 2", l.Node)
+	}
+	l.SG[0], l.VA[0] = Segment{}, Block{} // the caller's copy
 	free(t, a, l)
-	if p.asked != want || p.freed != want || p.sg[0] != (Segment{5, 6}) {
-		t.Errorf("asked %+v, freed %+v %v", p.asked, p.freed, p.sg)
+	if p.asked != want || p.freed != want || p.mem.SG[0] != (Segment{5, 6}) || p.mem.VA[0].n != 6 {
+		t.Errorf("asked %+v, freed %+v %+v", p.asked, p.freed, p.mem)
 	}
 	p.err = ErrResources
 	if _, err := a.Allocate(want); !errors.Is(err, ErrResources) {
@@ -240,19 +243,34 @@ func TestProviderGetsParameters(t *testing.T) {
 	}
 }
 
+// recorder is a provider of six bytes that remembers what it was asked.
 type recorder struct {
 	asked, freed Parameters
-	sg           []Segment
+	mem          Memory // freed
+	allocated    int
 	closed       int
 	err          error
+	answer       *Memory // instead of the six bytes
 }
 
-func (r *recorder) allocate(p Parameters) ([]Block, []Segment, error) {
+func (r *recorder) Allocate(p Parameters) (Memory, error) {
 	r.asked = p
-	return []Block{{}}, []Segment{{5, 6}}, r.err
+	if r.err != nil {
+		return Memory{}, r.err
+	}
+	r.allocated++
+	if r.answer != nil {
+		return *r.answer, nil
+	}
+	return Memory{VA: []Block{BytesBlock(make([]byte, 6))}, SG: []Segment{{5, 6}}, Node: OnNode(2)}, nil
 }
-func (r *recorder) free(p Parameters, sg []Segment) { r.freed, r.sg = p, sg }
-func (r *recorder) close()                          { r.closed++ }
+
+func (r *recorder) Free(p Parameters, m Memory) {
+	r.freed, r.mem = p, m
+	r.allocated--
+}
+
+func (r *recorder) Close() { r.closed++ }
 
 func TestAllocatorConcurrent(t *testing.T) {
 	baseline(t)

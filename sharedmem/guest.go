@@ -41,26 +41,27 @@ func NewGuestAllocator(m *Map, areas []Block) (*Allocator, error) {
 		g.areas = append(g.areas, ringArea{block: b, gpa: gpa})
 	}
 	m.Ref()
-	return newAllocator(g), nil
+	return NewAllocator(g, AllocatorOptions{}), nil
 }
 
-func (g *guestProvider) allocate(p Parameters) ([]Block, []Segment, error) {
+// Allocate makes a view. Where a guest's pages lie is the guest's to choose.
+func (g *guestProvider) Allocate(p Parameters) (Memory, error) {
 	switch p.Usage {
 	case Receive, Xmit:
 		return g.view(p)
 	case Other:
 		return g.area(p)
 	default:
-		return nil, nil, fmt.Errorf("a guest's memory is allocated as receive, xmit or other: %w", ErrParameter)
+		return Memory{}, fmt.Errorf("a guest's memory is allocated as receive, xmit or other: %w", ErrParameter)
 	}
 }
 
-func (g *guestProvider) view(p Parameters) ([]Block, []Segment, error) {
+func (g *guestProvider) view(p Parameters) (Memory, error) {
 	if p.Length != g.m.Size() {
-		return nil, nil, fmt.Errorf("a view of a guest's memory has its whole size, %d bytes: %w", g.m.Size(), ErrParameter)
+		return Memory{}, fmt.Errorf("a view of a guest's memory has its whole size, %d bytes: %w", g.m.Size(), ErrParameter)
 	}
 	if p.Flags&Contiguous != 0 && len(g.m.regions) > 1 {
-		return nil, nil, fmt.Errorf("the guest's memory is in %d pieces: %w", len(g.m.regions), ErrResources)
+		return Memory{}, fmt.Errorf("the guest's memory is in %d pieces: %w", len(g.m.regions), ErrResources)
 	}
 	va := make([]Block, 0, len(g.m.regions))
 	sg := make([]Segment, 0, len(g.m.regions))
@@ -68,34 +69,36 @@ func (g *guestProvider) view(p Parameters) ([]Block, []Segment, error) {
 		r, w := &g.m.regions[i], &g.m.windows[i]
 		b, ok := w.Block(r.GPA, r.Size)
 		if !ok {
-			return nil, nil, errors.New("sharedmem: a Map whose windows are not its regions")
+			return Memory{}, errors.New("sharedmem: a Map whose windows are not its regions")
 		}
 		va = append(va, b)
 		sg = append(sg, Segment{Address: r.GPA, Length: r.Size})
 	}
-	return va, sg, nil
+	return Memory{VA: va, SG: sg}, nil
 }
 
-func (g *guestProvider) area(p Parameters) ([]Block, []Segment, error) {
+func (g *guestProvider) area(p Parameters) (Memory, error) {
 	for i := range g.areas {
 		if a := &g.areas[i]; !a.taken && a.block.Len() == p.Length {
 			a.taken = true
-			return []Block{a.block}, []Segment{{Address: a.gpa, Length: p.Length}}, nil
+			return Memory{VA: []Block{a.block}, SG: []Segment{{Address: a.gpa, Length: p.Length}}}, nil
 		}
 	}
-	return nil, nil, fmt.Errorf("no free ring area has this length: %w", ErrResources)
+	return Memory{}, fmt.Errorf("no free ring area has this length: %w", ErrResources)
 }
 
-func (g *guestProvider) free(p Parameters, sg []Segment) {
+// Free makes a ring area free again.
+func (g *guestProvider) Free(p Parameters, m Memory) {
 	if p.Usage != Other {
 		return // a view reserves nothing
 	}
 	for i := range g.areas {
-		if a := &g.areas[i]; a.taken && a.gpa == sg[0].Address && a.block.Len() == sg[0].Length {
+		if a := &g.areas[i]; a.taken && a.block == m.VA[0] {
 			a.taken = false
 			return
 		}
 	}
 }
 
-func (g *guestProvider) close() { g.m.Unref() }
+// Close drops the reference to the Map.
+func (g *guestProvider) Close() { g.m.Unref() }

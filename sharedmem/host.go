@@ -1,6 +1,7 @@
 package sharedmem
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -12,7 +13,7 @@ import (
 const arenaAlign = 64
 
 // hostProvider hands out memory of this process: pieces of one memory file,
-// first fit, always contiguous, all zero.
+// all zero, first fit.
 type hostProvider struct {
 	m     *Map
 	holes []Segment // free space, ordered, no two adjacent; multiples of arenaAlign
@@ -21,9 +22,19 @@ type hostProvider struct {
 // NewHostAllocator makes an Allocator over an arena of bytes of this process's
 // own memory, rounded up to pages: for queue 0, for packets that come from no
 // guest, for frames that are rebuilt here. Memory is taken from the system
-// when it is first touched. Every piece is contiguous, begins on a multiple of
-// 64 bytes and is all zero.
+// when it is first touched. Every piece begins on a multiple of 64 bytes and is
+// all zero. What no hole of the arena can hold is given in several pieces,
+// unless Contiguous is asked for. Memory for which a NUMA node is preferred is
+// whole pages.
 func NewHostAllocator(bytes uint64) (*Allocator, error) {
+	h, err := newHostProvider(bytes)
+	if err != nil {
+		return nil, err
+	}
+	return NewAllocator(h, AllocatorOptions{}), nil
+}
+
+func newHostProvider(bytes uint64) (*hostProvider, error) {
 	if bytes == 0 || bytes > maxMapBytes {
 		return nil, fmt.Errorf("sharedmem: an arena of %d bytes: 1 to %d are possible: %w", bytes, uint64(maxMapBytes), ErrParameter)
 	}
@@ -37,41 +48,137 @@ func NewHostAllocator(bytes uint64) (*Allocator, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newAllocator(&hostProvider{m: m, holes: []Segment{{Length: size}}}), nil
+	return &hostProvider{m: m, holes: []Segment{{Length: size}}}, nil
 }
 
-func (h *hostProvider) allocate(p Parameters) ([]Block, []Segment, error) {
-	for i := range h.holes {
-		hole := &h.holes[i]
-		if p.Length > hole.Length {
-			continue
-		}
-		at := hole.Address
-		b, err := h.m.Block(at, p.Length)
-		if err != nil {
-			return nil, nil, err
-		}
-		taken := alignUp(p.Length, arenaAlign) // no more than the hole: that is a multiple, too
-		hole.Address += taken
-		if hole.Length -= taken; hole.Length == 0 {
-			h.holes = slices.Delete(h.holes, i, i+1)
-		}
-		return []Block{b}, []Segment{{Address: at, Length: p.Length}}, nil
+// Allocate takes one hole, or several when one does not do.
+func (h *hostProvider) Allocate(p Parameters) (Memory, error) {
+	align := unit(p)
+	sg := h.one(p.Length, align)
+	if sg == nil && p.Flags&Contiguous == 0 {
+		sg = h.several(p.Length, align)
 	}
-	return nil, nil, fmt.Errorf("the arena has no free piece of that length: %w", ErrResources)
+	if sg == nil {
+		return Memory{}, fmt.Errorf("the arena has not so much free memory, or not in one piece: %w", ErrResources)
+	}
+	mem := Memory{SG: sg}
+	for _, s := range sg {
+		b, err := h.m.Block(s.Address, s.Length)
+		if err != nil {
+			h.Free(p, mem)
+			return Memory{}, err
+		}
+		mem.VA = append(mem.VA, b)
+	}
+	mem.Node = prefer(p.Node, mem.VA)
+	return mem, nil
 }
 
-// free zeroes a piece, so that nobody is handed another's frames, and joins it
-// with the holes on both sides.
-func (h *hostProvider) free(_ Parameters, sg []Segment) {
-	at, n := sg[0].Address, alignUp(sg[0].Length, arenaAlign)
-	h.zero(at, n)
-	i, _ := slices.BinarySearchFunc(h.holes, at, func(s Segment, at uint64) int {
-		if s.Address < at {
-			return -1
+// unit is what the pieces of an allocation begin at and extend to multiples
+// of: whole pages when they are to come from one node.
+func unit(p Parameters) uint64 {
+	if _, chosen := p.Node.Number(); chosen {
+		return sys.PageSize()
+	}
+	return arenaAlign
+}
+
+// one takes n bytes from the first hole that holds them.
+func (h *hostProvider) one(n, align uint64) []Segment {
+	for i, hole := range h.holes {
+		if at, room := usable(hole, align); n <= room {
+			h.take(i, at, alignUp(n, align))
+			return []Segment{{Address: at, Length: n}}
 		}
-		return 1
-	})
+	}
+	return nil
+}
+
+// several takes n bytes from as many holes as it takes, or nothing.
+func (h *hostProvider) several(n, align uint64) []Segment {
+	var room uint64
+	for _, hole := range h.holes {
+		_, here := usable(hole, align)
+		room += here
+	}
+	if room < n {
+		return nil
+	}
+	var sg []Segment
+	for i := len(h.holes) - 1; n > 0; i-- { // from the end: a hole that is split changes those behind it
+		at, here := usable(h.holes[i], align)
+		if here = min(here, n); here > 0 {
+			h.take(i, at, alignUp(here, align))
+			sg = append(sg, Segment{Address: at, Length: here})
+			n -= here
+		}
+	}
+	return sg
+}
+
+// usable is the part of a hole that begins at and extends to multiples of align.
+func usable(hole Segment, align uint64) (at, n uint64) {
+	at = alignUp(hole.Address, align)
+	end := (hole.Address + hole.Length) &^ (align - 1)
+	if at >= end {
+		return at, 0
+	}
+	return at, end - at
+}
+
+// take cuts n bytes at an address out of hole i.
+func (h *hostProvider) take(i int, at, n uint64) {
+	hole := h.holes[i]
+	var left []Segment
+	if at > hole.Address {
+		left = append(left, Segment{Address: hole.Address, Length: at - hole.Address})
+	}
+	if end := hole.Address + hole.Length; at+n < end {
+		left = append(left, Segment{Address: at + n, Length: end - at - n})
+	}
+	h.holes = slices.Replace(h.holes, i, i+1, left...)
+}
+
+// prefer asks for pages of a node, and says which node it got: AnyNode when
+// the machine has no such node, or does not let us choose.
+func prefer(node Node, pieces []Block) Node {
+	number, chosen := node.Number()
+	if !chosen {
+		return AnyNode
+	}
+	for i, b := range pieces {
+		if sys.PreferNode(b.addr(), alignUp(b.n, sys.PageSize()), number) != nil {
+			preferNone(pieces[:i])
+			return AnyNode
+		}
+	}
+	return node
+}
+
+// preferNone takes the preference back, so that the next user of the pages has
+// none. It cannot fail where prefer did not.
+func preferNone(pieces []Block) {
+	for _, b := range pieces {
+		_ = sys.PreferAnyNode(b.addr(), alignUp(b.n, sys.PageSize()))
+	}
+}
+
+// Free zeroes the pieces, so that nobody is handed another's frames, and joins
+// each with the holes on both sides.
+func (h *hostProvider) Free(p Parameters, m Memory) {
+	if m.Node != AnyNode {
+		preferNone(m.VA)
+	}
+	for _, s := range m.SG {
+		n := alignUp(s.Length, unit(p))
+		h.zero(s.Address, n)
+		h.join(s.Address, n)
+	}
+}
+
+// join makes n bytes at an address a hole again.
+func (h *hostProvider) join(at, n uint64) {
+	i, _ := slices.BinarySearchFunc(h.holes, at, func(s Segment, at uint64) int { return cmp.Compare(s.Address, at) })
 	h.holes = slices.Insert(h.holes, i, Segment{Address: at, Length: n})
 	if i+1 < len(h.holes) && at+n == h.holes[i+1].Address {
 		h.holes[i].Length += h.holes[i+1].Length
@@ -99,4 +206,5 @@ func (h *hostProvider) zero(at, n uint64) {
 	}
 }
 
-func (h *hostProvider) close() { h.m.Unref() }
+// Close unmaps the arena.
+func (h *hostProvider) Close() { h.m.Unref() }

@@ -1,6 +1,7 @@
 package sharedmem
 
 import (
+	"cmp"
 	"bytes"
 	"errors"
 	"math"
@@ -57,7 +58,7 @@ func TestHostArenaRandom(t *testing.T) {
 	accounts := map[tag]uint64{}
 	for step := range 20000 {
 		if len(held) == 0 || rng.IntN(5) < 3 {
-			p := Parameters{Queue: QueueID(rng.IntN(3)), Usage: Usage(1 + rng.IntN(9)), Length: 1 + rng.Uint64N(3*page)}
+			p := Parameters{Queue: QueueID(rng.IntN(3)), Usage: Usage(1 + rng.IntN(9)), Length: 1 + rng.Uint64N(3*page), Flags: Flags(rng.IntN(2)), Node: Node(rng.IntN(2))}
 			l, err := a.Allocate(p)
 			if errors.Is(err, ErrResources) {
 				continue
@@ -65,7 +66,14 @@ func TestHostArenaRandom(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if l.Parameters != p || l.VA[0].Len() != p.Length || !l.VA[0].Aligned(0, arenaAlign) || l.SG[0].Length != p.Length {
+			var sum uint64
+			for i, b := range l.VA {
+				if b.Len() != l.SG[i].Length || !b.Aligned(0, arenaAlign) {
+					t.Fatalf("asked %+v, got %+v", p, l)
+				}
+				sum += b.Len()
+			}
+			if l.Parameters != p || sum != p.Length || p.Flags == Contiguous && len(l.VA) != 1 {
 				t.Fatalf("asked %+v, got %+v", p, l)
 			}
 			held = append(held, l)
@@ -79,9 +87,13 @@ func TestHostArenaRandom(t *testing.T) {
 		if step%500 != 0 {
 			continue
 		}
-		sorted := slices.SortedFunc(slices.Values(held), func(x, y *Allocation) int { return int(x.SG[0].Address) - int(y.SG[0].Address) })
+		var sorted []Segment
+		for _, l := range held {
+			sorted = append(sorted, l.SG...)
+		}
+		slices.SortFunc(sorted, func(x, y Segment) int { return cmp.Compare(x.Address, y.Address) })
 		for i := 1; i < len(sorted); i++ {
-			if x, y := sorted[i-1].SG[0], sorted[i].SG[0]; x.Address+x.Length > y.Address {
+			if x, y := sorted[i-1], sorted[i]; x.Address+x.Length > y.Address {
 				t.Fatalf("%+v and %+v overlap", x, y)
 			}
 		}
