@@ -42,9 +42,37 @@
 //
 // # Allocations
 //
-// An [Allocator] hands out memory the way NDIS does
-// (NdisAllocateSharedMemory): for a queue, for a usage, under two handles, one
-// that indications carry and one that frees. Guests' memory is handed out as
-// views of a Map, the host's from an arena; both are accounted for by queue
-// and usage, exactly, so that a leak names its owner.
+// NDIS, the network driver interface of Windows, has a way to share memory
+// between a NIC and virtual machines that is worth imitating: nobody maps
+// anything for himself. Who needs memory says for which queue, for what usage
+// and how much of it, and gets four things back.
+//
+//	Parameters                         Allocation
+//	+----------------+                 +------------------------------------+
+//	| Queue, Usage   |  Allocator and  | VA      Blocks: the memory         |
+//	| Length, Flags  | --------------> | SG      where each Block lies      |
+//	| Node           |  its Provider   | Handle  for packets that refer to  |
+//	+----------------+                 |         it; frees nothing          |
+//	                                   | AllocationHandle  frees it, once   |
+//	                                   +------------------------------------+
+//
+// An [Allocator] checks the request, asks its [Provider], checks the answer,
+// and accounts for it under (queue, usage), exactly: every account returns to
+// zero, and a leak names its owner when the Allocator is closed. The two
+// handles are two types, because who sees packets must not be able to free the
+// memory under them.
+//
+// There are two Providers, and a program can bring its own. That of
+// [NewHostAllocator] gives out bytes of an arena of this process: of a NUMA
+// node if one is preferred, in several pieces if the arena is full of small
+// holes and [Contiguous] was not asked for. That of [NewGuestAllocator] gives
+// out views: a guest's memory is the guest's, so receive and transmit buffers
+// are the whole Map, twice, each counted; what is counted is what the queue may
+// touch, not what was taken from the system. A guest that gets more memory gets
+// a new Map, an Allocator over it, and its views anew.
+//
+// A queue's memory is allocated when QUEUE_ALLOCATION_COMPLETE is asked for,
+// grows while the queue lives, and is freed inside FREE_QUEUE; queue 0's lives
+// from initialize to halt (package queues; docs/ndis.md lists what is claimed,
+// and the tests).
 package sharedmem
