@@ -126,7 +126,8 @@ func (f *FrontEnd) socket() (*net.UnixConn, error) {
 // Start brings the rings to life, in the front-end's own sequence, and returns
 // the features that the guest's driver accepted. The first time it boots
 // Options.Guest; after a [FrontEnd.Stop] the same rings go on where they stood
-// (QEMU: stop and cont). Nothing is kicked: what the guest posted before is
+// (QEMU: stop and cont), but for packed ones of virtio-user, which begins anew
+// with empty ones. Nothing is kicked: what the guest posted before is
 // for the back-end to find.
 func (f *FrontEnd) Start(ctx context.Context) (virtio.Features, error) {
 	if f.running {
@@ -134,6 +135,9 @@ func (f *FrontEnd) Start(ctx context.Context) (virtio.Features, error) {
 	}
 	if err := f.greet(ctx); err != nil {
 		return 0, err
+	}
+	if f.kind.resets && f.accepted.Has(virtio.RingPacked) {
+		f.shutdown()
 	}
 	if f.rings == nil {
 		if err := f.boot(f.guest); err != nil {
@@ -232,10 +236,21 @@ func (f *FrontEnd) greet(ctx context.Context) error {
 	return nil
 }
 
+// legacyFeatures are those that a driver older than virtio 1.0 can know.
+const legacyFeatures = 1<<32 - 1
+
 // choose gives the features that a guest's driver accepts. A NIC with one queue
 // pair has no MQ (QEMU: mq=off).
 func (f *FrontEnd) choose(g Guest) virtio.Features {
 	all := f.offered & f.kind.features &^ g.Without
+	if g.Legacy {
+		all &= legacyFeatures
+	} else {
+		all &^= virtio.NotifyOnEmpty | virtio.AnyLayout
+	}
+	if !g.Packed {
+		all &^= virtio.RingPacked
+	}
 	if f.o.Pairs == 1 {
 		all &^= virtio.NetMQ
 	}

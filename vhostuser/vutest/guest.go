@@ -14,6 +14,12 @@ import (
 func (f *FrontEnd) boot(g Guest) (err error) {
 	pairs := 1
 	f.accepted = f.choose(g)
+	if g.Packed && !f.accepted.Has(virtio.RingPacked) {
+		return fmt.Errorf("vutest: a guest with packed rings; the back-end offers %s, and %s lets through %s", f.offered, f.kind.name, f.kind.features)
+	}
+	if g.Legacy && !f.kind.legacy {
+		return fmt.Errorf("vutest: a legacy guest of %s, which has none", f.kind.name)
+	}
 	if f.accepted.Has(virtio.NetMQ) {
 		pairs = f.o.Pairs
 	} else {
@@ -41,7 +47,7 @@ func (f *FrontEnd) boot(g Guest) (err error) {
 	}
 	return sharedmem.Guard(func() error {
 		for _, r := range f.rings {
-			r.noCalls()
+			r.drv.NoCalls()
 			if r.index%2 == 0 {
 				if err := r.postReceive(g); err != nil {
 					return err
@@ -109,9 +115,9 @@ func (f *FrontEnd) mustRing(i int) *ring {
 // Rings is how many rings the guest has set up.
 func (f *FrontEnd) Rings() int { return len(f.rings) }
 
-// Driver gives raw access to the words of ring i, for a guest that misbehaves.
-// The front-end does not see what is done by it: it goes on from its own
-// positions. It panics when there is no such ring.
+// Driver is the driver of ring i, which gives raw access to its words, for a
+// guest that misbehaves. Nothing may be sent or received by the ring meanwhile.
+// It panics when there is no such ring.
 func (f *FrontEnd) Driver(i int) *vqtest.Driver { return f.mustRing(i).drv }
 
 // Kicks is how often ring i was kicked since its guest booted. It panics when
@@ -129,8 +135,8 @@ func (f *FrontEnd) Calls(i int) uint64 {
 // and not taken back yet. It panics when there is no such ring.
 func (f *FrontEnd) Outstanding(i int) int {
 	r := f.mustRing(i)
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.lock()
+	defer r.unlock()
 	return len(r.out)
 }
 

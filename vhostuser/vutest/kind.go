@@ -44,6 +44,8 @@ type kind struct {
 	maxPairs int                // queue pairs that its guest can use; 0: any number
 	layout   func(size uint64) []Region
 	oneCall  bool // one call event for all rings
+	legacy   bool // its guests may be older than virtio 1.0
+	resets   bool // packed rings begin anew at every start
 	barrier  bool // without REPLY_ACK, GET_FEATURES follows SET_VRING_ENABLE
 
 	// acked says whether a message wants an acknowledgement when REPLY_ACK is
@@ -59,8 +61,7 @@ type kind struct {
 	memory   func(f *FrontEnd, ctx context.Context) error        // memory changed under running rings
 }
 
-// kinds, by Kind. The rings of this package are split rings, so RING_PACKED is
-// in no list, and neither is what needs a vIOMMU.
+// kinds, by Kind. What needs a vIOMMU is in no list.
 var kinds = [...]kind{
 	QEMU10:          qemu10,
 	QEMU72:          qemu72,

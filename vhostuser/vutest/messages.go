@@ -171,15 +171,15 @@ func (f *FrontEnd) getVringBase(ctx context.Context, r *ring) error {
 	if err := v.Unmarshal(b); err != nil {
 		return fmt.Errorf("vutest: reply to GET_VRING_BASE: %w", err)
 	}
-	var used uint16
-	err = sharedmem.Guard(func() error { used = r.drv.UsedIdx(); return nil })
-	switch {
-	case err != nil:
-		return err
-	case v.Index != r.addr.Index:
+	if v.Index != r.addr.Index {
 		return fmt.Errorf("vutest: GET_VRING_BASE of ring %d was answered for ring %d", r.index, v.Index)
-	case v.Num != uint32(used):
-		return fmt.Errorf("vutest: ring %d stopped at base %#x, and its used index is %#x", r.index, v.Num, used)
+	}
+	want, err := r.stands()
+	if err != nil {
+		return err
+	}
+	if v.Num != want {
+		return fmt.Errorf("vutest: ring %d stopped at base %#x, and its used ring is at %#x", r.index, v.Num, want)
 	}
 	r.base = v.Num
 	return nil

@@ -1,6 +1,7 @@
 package vutest
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -38,10 +39,18 @@ type Guest struct {
 	// others that are offered, that its front-end lets through and whose
 	// requirements are met.
 	Without virtio.Features
+	// Packed: its rings are packed. The back-end must offer RING_PACKED, and the
+	// front-end let it through: both QEMUs and virtio-user.
+	Packed bool
+	// Legacy: its driver is older than virtio 1.0. It knows none of the features
+	// from bit 32 up, its header has 10 bytes unless it merges buffers, and it
+	// takes NOTIFY_ON_EMPTY and ANY_LAYOUT. Only QEMU has such guests.
+	Legacy bool
 	// Pairs is how many queue pairs it uses; default: as many as there are if
 	// it accepts MQ, otherwise 1.
 	Pairs int
-	// RingSize is the entries of each ring; default 256.
+	// RingSize is the entries of each ring, a power of two unless they are
+	// packed; default 256.
 	RingSize int
 	// RxBuffer is the size of a receive buffer in bytes, the header included.
 	// Default: what Linux posts: 1536 when buffers can be merged; otherwise the
@@ -106,8 +115,10 @@ func (g Guest) fill(pairs int) (Guest, error) {
 	switch {
 	case g.Pairs < 0 || g.Pairs > pairs:
 		return g, fmt.Errorf("vutest: a guest with %d queue pairs of a NIC that has %d", g.Pairs, pairs)
-	case g.RingSize < 1 || g.RingSize > maxRingSize || g.RingSize&(g.RingSize-1) != 0:
-		return g, fmt.Errorf("vutest: rings of %d entries; powers of two from 1 to %d are possible", g.RingSize, maxRingSize)
+	case g.RingSize < 1 || g.RingSize > maxRingSize || !g.Packed && g.RingSize&(g.RingSize-1) != 0:
+		return g, fmt.Errorf("vutest: rings of %d entries (packed: %t); 1 to %d are possible, in split rings powers of two", g.RingSize, g.Packed, maxRingSize)
+	case g.Packed && g.Legacy:
+		return g, errors.New("vutest: a legacy guest with packed rings; they came with virtio 1.1")
 	case g.RxBuffer < 0 || g.RxBuffers < 0:
 		return g, fmt.Errorf("vutest: %d receive buffers of %d bytes; neither can be negative", g.RxBuffers, g.RxBuffer)
 	}

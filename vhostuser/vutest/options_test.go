@@ -1,6 +1,7 @@
 package vutest
 
 import (
+	"strings"
 	"testing"
 
 	"vhostnet/vhostuser"
@@ -36,6 +37,8 @@ func TestOptionsAreChecked(t *testing.T) {
 		"rx buffers":    {RxBuffers: -1},
 		"rx buffer":     {RxBuffer: -1},
 		"negative pair": {Pairs: -1},
+		"packed legacy": {Packed: true, Legacy: true},
+		"packed size":   {Packed: true, RingSize: 32769},
 	} {
 		if _, err := g.fill(1); err == nil {
 			t.Errorf("%s: a guest of %+v was accepted", name, g)
@@ -82,6 +85,75 @@ func TestFeatures(t *testing.T) {
 	f := &FrontEnd{o: Options{Pairs: 1}, kind: &kinds[QEMU10], offered: all}
 	if f.choose(Guest{}).Has(virtio.NetMQ) {
 		t.Error("a NIC of one queue pair has MQ")
+	}
+}
+
+// TestGuestFeatures: packed rings are for those that ask for them and whose
+// front-end knows them; guests older than virtio 1.0 know nothing of it.
+func TestGuestFeatures(t *testing.T) {
+	const all = ^virtio.Features(0)
+	for _, k := range Kinds() {
+		f := &FrontEnd{o: Options{Kind: k, Pairs: 2}, kind: &kinds[k], offered: all}
+		if got, want := f.choose(Guest{Packed: true}).Has(virtio.RingPacked), k <= VirtioUser; got != want {
+			t.Errorf("%s: packed rings are accepted: %t, want %t", k, got, want)
+		}
+		if f.choose(Guest{})&(virtio.NotifyOnEmpty|virtio.AnyLayout) != 0 {
+			t.Errorf("%s: a driver of today accepts what is for old ones", k)
+		}
+		if !f.kind.legacy {
+			continue
+		}
+		old := f.choose(Guest{Legacy: true})
+		if old>>32 != 0 || !old.Has(virtio.NotifyOnEmpty|virtio.AnyLayout|virtio.IndirectDesc|virtio.EventIdx) {
+			t.Errorf("%s: an old driver accepts %s", k, old)
+		}
+		if n := virtio.NetHeaderLen(f.choose(Guest{Legacy: true, Without: virtio.NetMrgRxBuf})); n != 10 {
+			t.Errorf("%s: an old driver's header has %d bytes", k, n)
+		}
+	}
+}
+
+// TestGuestsRefused: a guest that the back-end or the front-end cannot have
+// does not boot as something else.
+func TestGuestsRefused(t *testing.T) {
+	for _, c := range []struct {
+		kind    Kind
+		offered virtio.Features
+		guest   Guest
+		want    string
+	}{
+		{QEMU10, virtio.Version1, Guest{Packed: true}, "with packed rings; the back-end offers version_1"},
+		{Crosvm, virtio.Version1 | virtio.RingPacked, Guest{Packed: true}, "crosvm lets through"},
+		{VirtioUser, 0, Guest{Legacy: true}, "virtio-user, which has none"},
+		{QEMU10, virtio.Version1, Guest{RingSize: 5}, "powers of two"},
+	} {
+		f := &FrontEnd{o: Options{Kind: c.kind, Pairs: 1}, kind: &kinds[c.kind], offered: c.offered}
+		if err := f.boot(c.guest); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %q", c.guest, err, c.want)
+		}
+	}
+}
+
+// TestPackedBase: what each front-end says at the start and when a packed ring
+// goes on (QEMU; virtio-user begins anew).
+func TestPackedBase(t *testing.T) {
+	f := handmade(t, merging|virtio.RingPacked, Guest{Packed: true, RingSize: 5})
+	r := f.rings[0]
+	for _, k := range []Kind{QEMU10, QEMU72} {
+		for base, want := range map[uint32]uint32{0: 0x80008000, 0x00030003: 0x00030003} {
+			r.base = base
+			for _, f.resumed = range []bool{false, true} {
+				if got := kinds[k].base(f, r); got != want {
+					t.Errorf("%s: base %#x after %#x, want %#x", k, got, base, want)
+				}
+			}
+		}
+	}
+	if got := kinds[VirtioUser].base(f, r); got != 0x8000 || !kinds[VirtioUser].resets {
+		t.Errorf("virtio-user: base %#x, want 0x8000 and new rings at each start", got)
+	}
+	if got, err := r.stands(); got != 0x80008000 || err != nil {
+		t.Errorf("the ring stands at %#x, %v", got, err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"vhostnet/sharedmem"
 	"vhostnet/virtio"
+	"vhostnet/virtqueue/vqtest"
 )
 
 // Received is a frame that a guest got.
@@ -67,9 +68,9 @@ func (r *ring) postReceive(g Guest) error {
 				r.forget(c)
 				return err
 			}
-			c.buffers = append(c.buffers, buffer{gpa: gpa, len: n, writable: true})
+			c.buffers = append(c.buffers, vqtest.Buffer{GPA: gpa, Len: uint32(n), Write: true})
 		}
-		if err := r.post(c); errors.Is(err, errFull) && i > 0 {
+		if err := r.post(c); errors.Is(err, vqtest.ErrFull) && i > 0 {
 			r.forget(c)
 			break
 		} else if err != nil {
@@ -93,7 +94,7 @@ func (r *ring) takeReceive(n int, straddle bool) (uint64, error) {
 // post makes an empty receive buffer available.
 func (r *ring) post(c *chain) error {
 	for _, b := range c.buffers {
-		if err := r.mem.write(b.gpa, bytes.Repeat([]byte{canary}, b.len)); err != nil {
+		if err := r.mem.write(b.GPA, bytes.Repeat([]byte{canary}, int(b.Len))); err != nil {
 			return err
 		}
 	}
@@ -126,11 +127,11 @@ func (f *FrontEnd) receive(pair int, end time.Time) (got Received, ok bool, err 
 	if err != nil {
 		return got, false, err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.lock()
+	defer r.unlock()
 	err = sharedmem.Guard(func() error {
 		if !end.IsZero() {
-			defer r.noCalls()
+			defer r.drv.NoCalls()
 			if err := r.await(end); errors.Is(err, ErrTimeout) {
 				return nil
 			} else if err != nil {
@@ -209,8 +210,8 @@ func (r *ring) header(got *Received, first []byte, ready int) (n int, err error)
 func (r *ring) written(c *chain, length int) ([]byte, error) {
 	var all []byte
 	for _, b := range c.buffers {
-		part := make([]byte, b.len)
-		if err := r.mem.read(b.gpa, part); err != nil {
+		part := make([]byte, b.Len)
+		if err := r.mem.read(b.GPA, part); err != nil {
 			return nil, err
 		}
 		all = append(all, part...)

@@ -19,7 +19,7 @@ import (
 var ErrTimeout = errors.New("vutest: nothing came in time")
 
 // ring is one virtqueue of the guest: its driver, its events and what is
-// outstanding. mu is held by whoever moves frames on it.
+// outstanding.
 type ring struct {
 	index    int
 	size     int
@@ -35,13 +35,8 @@ type ring struct {
 	call  atomic.Pointer[line] // nil: there is no interrupt, the driver polls
 
 	mu    sync.Mutex
-	free  []uint16          // descriptors, used first in, first out
+	inUse sync.Mutex        // held within mu, except while its holder sleeps
 	out   map[uint16]*chain // outstanding chains by head
-	order []uint16          // their heads as they were made available
-	avail uint16            // behind the last chain made available
-	told  uint16            // behind the last chain published
-	used  uint16            // behind the last chain taken back
-	fence uint32
 
 	indirectRx bool // receive buffers have indirect tables
 }
@@ -74,9 +69,6 @@ func newRing(index, size int, features virtio.Features, mem *memory) (*ring, err
 		Index: uint32(index), Desc: user + at.Desc, Avail: user + at.Avail, Used: user + at.Used,
 		Log: gpa + at.Used,
 	}
-	for i := range size {
-		r.free = append(r.free, uint16(i))
-	}
 	if r.wake, err = sys.NewPoller(); err != nil {
 		return nil, fmt.Errorf("vutest: ring %d: %w", index, err)
 	}
@@ -97,28 +89,26 @@ func (r *ring) listen(l *line) error {
 	return nil
 }
 
+// lock is held by whoever moves frames on the ring.
+func (r *ring) lock() {
+	r.mu.Lock()
+	r.inUse.Lock()
+}
+
+func (r *ring) unlock() {
+	r.inUse.Unlock()
+	r.mu.Unlock()
+}
+
 func (r *ring) close() {
 	r.kick.Close()
 	_ = r.wake.Close()
 }
 
 // publish shows the device the chains that were made available and kicks it if
-// it asks for that (virtio 1.3, section 2.7.13.3).
+// it asks for that.
 func (r *ring) publish() {
-	old := r.told
-	r.told = r.avail
-	if r.told == old {
-		return
-	}
-	r.drv.SetAvailIdx(r.avail)
-	// The release store above and this acquire load are in order: pairs with
-	// the device's fence between asking for kicks and its look at avail.idx.
-	r.drv.UsedIdx()
-	wanted := r.drv.UsedFlags()&1 == 0
-	if r.features.Has(virtio.EventIdx) {
-		wanted = r.avail-r.drv.AvailEvent()-1 < r.avail-old
-	}
-	if wanted {
+	if r.drv.Publish() {
 		r.kicks.Add(1)
 		r.kick.Signal()
 	}
@@ -126,34 +116,29 @@ func (r *ring) publish() {
 
 // ready is how many chains the device has returned that were not taken back.
 func (r *ring) ready() (int, error) {
-	n := r.drv.UsedIdx() - r.used
-	if int(n) > len(r.out) {
-		return 0, fmt.Errorf("vutest: ring %d: used.idx is %d entries ahead, and %d chains are outstanding", r.index, n, len(r.out))
+	n := r.drv.Ready()
+	if n > len(r.out) {
+		return 0, fmt.Errorf("vutest: ring %d: %d chains were returned, and %d are outstanding", r.index, n, len(r.out))
 	}
-	return int(n), nil
+	return n, nil
 }
 
-// wantCalls asks for a call at the next used entry and reports whether one
-// came before the device could know.
-func (r *ring) wantCalls() (more bool) {
-	if r.features.Has(virtio.EventIdx) {
-		r.drv.SetUsedEvent(r.used)
-	} else {
-		r.drv.SetAvailFlags(0)
+// stands is where the device stands if it holds no chain, as GET_VRING_BASE
+// says it: the index, or in a packed ring both positions.
+func (r *ring) stands() (base uint32, err error) {
+	packed := r.features.Has(virtio.RingPacked)
+	if packed { // found by going through the entries, which nobody may take meanwhile
+		r.inUse.Lock()
+		defer r.inUse.Unlock()
 	}
-	// Pairs with the device's fence between its store of used.idx and its look
-	// at our wish.
-	sharedmem.Fence(&r.fence)
-	return r.drv.UsedIdx() != r.used
-}
-
-// noCalls says that the driver looks by itself for now.
-func (r *ring) noCalls() {
-	if r.features.Has(virtio.EventIdx) {
-		r.drv.SetUsedEvent(r.used - 1)
-	} else {
-		r.drv.SetAvailFlags(1)
+	err = sharedmem.Guard(func() error {
+		base = uint32(r.drv.UsedIdx())
+		return nil
+	})
+	if packed {
+		base |= base << 16
 	}
+	return base, err
 }
 
 const (
@@ -176,10 +161,12 @@ func (r *ring) await(end time.Time) error {
 			return fmt.Errorf("%w: ring %d: the device returned no chain; %d are outstanding", ErrTimeout, r.index, len(r.out))
 		}
 		if r.call.Load() == nil {
+			r.inUse.Unlock()
 			time.Sleep(min(left, pollPause))
+			r.inUse.Lock()
 			continue
 		}
-		if r.wantCalls() {
+		if r.drv.WantCalls() {
 			continue
 		}
 		called, err := r.sleep(end)
@@ -201,6 +188,8 @@ func (r *ring) await(end time.Time) error {
 // sleep waits for a call: until there is one, until end, or until the ring has
 // no interrupt any more.
 func (r *ring) sleep(end time.Time) (called bool, err error) {
+	r.inUse.Unlock()
+	defer r.inUse.Lock()
 	for {
 		left := min(time.Until(end), napTime)
 		if left <= 0 || r.call.Load() == nil {

@@ -7,6 +7,7 @@ import (
 
 	"vhostnet/sharedmem"
 	"vhostnet/virtio"
+	"vhostnet/virtqueue/vqtest"
 )
 
 // Frame is what a guest transmits: an Ethernet frame, and how it lies in the
@@ -33,17 +34,19 @@ type Frame struct {
 	Straddle bool
 }
 
-// lengths are those of the descriptors of a frame with a header of h bytes.
-func (fr *Frame) lengths(h int) ([]int, error) {
+// lengths are those of the descriptors of a frame with a header of h bytes,
+// which old drivers always put into a descriptor of its own (virtio 1.3,
+// section 5.1.6.6).
+func (fr *Frame) lengths(h int, alone bool) ([]int, error) {
 	if fr.HeaderCut < 0 || fr.HeaderCut >= h || fr.Parts < 0 || fr.Direct < 0 {
 		return nil, fmt.Errorf("vutest: frame with its header cut at %d of %d bytes, %d parts, %d direct descriptors", fr.HeaderCut, h, fr.Parts, fr.Direct)
 	}
 	var list []int
 	rest := h
-	if fr.HeaderCut > 0 {
+	if fr.HeaderCut > 0 && !alone {
 		list, rest = append(list, fr.HeaderCut), h-fr.HeaderCut
 	}
-	if fr.HeaderAlone {
+	if fr.HeaderAlone || alone {
 		list, rest = append(list, rest), 0
 	}
 	parts := max(fr.Parts, 1)
@@ -66,11 +69,11 @@ func (f *FrontEnd) Send(pair int, frames ...Frame) error {
 	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.lock()
+	defer r.unlock()
 	end := time.Now().Add(f.o.Timeout)
 	return sharedmem.Guard(func() error {
-		defer r.noCalls()
+		defer r.drv.NoCalls()
 		for i := range frames {
 			if err := r.send(&frames[i], end); err != nil {
 				return fmt.Errorf("frame %d: %w", i, err)
@@ -93,7 +96,7 @@ func (r *ring) send(fr *Frame, end time.Time) error {
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, errFull) {
+		if !errors.Is(err, vqtest.ErrFull) {
 			r.forget(c)
 			return err
 		}
@@ -111,7 +114,7 @@ func (r *ring) send(fr *Frame, end time.Time) error {
 // build lays a frame out in the guest's memory.
 func (r *ring) build(fr *Frame) (*chain, error) {
 	h := virtio.NetHeaderLen(r.features)
-	lengths, err := fr.lengths(h)
+	lengths, err := fr.lengths(h, r.features&(virtio.Version1|virtio.AnyLayout) == 0)
 	if err != nil {
 		return nil, fmt.Errorf("vutest: ring %d: %w", r.index, err)
 	}
@@ -126,7 +129,7 @@ func (r *ring) build(fr *Frame) (*chain, error) {
 		}
 		gpa, err := take(n)
 		if err == nil {
-			c.buffers = append(c.buffers, buffer{gpa: gpa, len: n})
+			c.buffers = append(c.buffers, vqtest.Buffer{GPA: gpa, Len: uint32(n)})
 			err = r.mem.write(gpa, bytes[:n])
 		}
 		if err != nil {
@@ -163,11 +166,11 @@ func (f *FrontEnd) WaitSent(pair int) error {
 	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.lock()
+	defer r.unlock()
 	end := time.Now().Add(f.o.Timeout)
 	return sharedmem.Guard(func() error {
-		defer r.noCalls()
+		defer r.drv.NoCalls()
 		for {
 			if err := r.collectSent(); err != nil || len(r.out) == 0 {
 				return err

@@ -5,6 +5,7 @@ import (
 
 	"vhostnet/vhostuser"
 	"vhostnet/virtio"
+	"vhostnet/virtqueue/vqtest"
 )
 
 // virtioUser is DPDK's: a process that is its own guest. It never asks for the
@@ -14,11 +15,18 @@ var virtioUser = kind{
 	protocol: vhostuser.ProtocolMQ | vhostuser.ProtocolReplyAck | vhostuser.ProtocolStatus,
 	features: virtio.NetMQ | virtio.NetCsum | virtio.NetGuestCsum |
 		virtio.NetHostTSO4 | virtio.NetHostTSO6 | virtio.NetGuestTSO4 | virtio.NetGuestTSO6 |
-		virtio.NetMrgRxBuf | virtio.IndirectDesc | virtio.InOrder | virtio.Version1 | virtio.OrderPlatform,
+		virtio.NetMrgRxBuf | virtio.IndirectDesc | virtio.InOrder | virtio.Version1 | virtio.RingPacked | virtio.OrderPlatform,
 	layout: layoutDPDK,
 	acked:  anyOf(vhostuser.SetMemTable, vhostuser.SetStatus),
-	// Always 0 for a split ring, also when it goes on.
-	base:     func(*FrontEnd, *ring) uint32 { return 0 },
+	resets: true,
+	// Always 0 for a split ring, also when it goes on. Of a packed ring only the
+	// half of the avail position is set.
+	base: func(f *FrontEnd, _ *ring) uint32 {
+		if f.accepted.Has(virtio.RingPacked) {
+			return vqtest.WrapBit
+		}
+		return 0
+	},
 	connect:  (*FrontEnd).dpdkConnect,
 	start:    (*FrontEnd).dpdkStart,
 	stop:     (*FrontEnd).dpdkStop,

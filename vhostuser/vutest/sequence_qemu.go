@@ -7,6 +7,7 @@ import (
 
 	"vhostnet/vhostuser"
 	"vhostnet/virtio"
+	"vhostnet/virtqueue/vqtest"
 )
 
 // QEMU has a vhost device per queue pair, all on one socket. It remembers the
@@ -16,7 +17,7 @@ import (
 // qemuFeatures are those of the device that the back-end has a say in; the
 // control queue, MAC and status are QEMU's own and never in SET_FEATURES.
 const qemuFeatures = offloads | virtio.NetMTU | virtio.NetMrgRxBuf | virtio.NetGuestAnnounce | virtio.NetMQ |
-	virtio.NotifyOnEmpty | virtio.AnyLayout | virtio.IndirectDesc | virtio.EventIdx | virtio.Version1 | virtio.RingReset
+	virtio.NotifyOnEmpty | virtio.AnyLayout | virtio.IndirectDesc | virtio.EventIdx | virtio.Version1 | virtio.RingPacked | virtio.RingReset
 
 // qemuAcked want an acknowledgement from every version.
 var qemuAcked = []vhostuser.Request{
@@ -28,6 +29,7 @@ var qemu10 = kind{
 	protocol: (1<<20 - 1) &^ vhostuser.ProtocolConfig,
 	features: qemuFeatures | virtio.InOrder, // with in_order=on
 	layout:   layoutQEMU,
+	legacy:   true,
 	acked:    anyOf(append(qemuAcked, vhostuser.SetVringEnable)...),
 	barrier:  true,
 	base:     qemuBase,
@@ -51,6 +53,7 @@ var qemu72 = kind{
 	protocol: (1<<17 - 1) &^ vhostuser.ProtocolConfig,
 	features: qemuFeatures,
 	layout:   layoutQEMU,
+	legacy:   true,
 	acked:    anyOf(qemuAcked...),
 	base:     qemuBase,
 	connect:  (*FrontEnd).qemuConnect,
@@ -63,9 +66,14 @@ var qemu72 = kind{
 }
 
 // qemuBase is what GET_VRING_BASE said, and after a back-end was lost what the
-// used ring says.
+// used ring says. A packed ring has no such index, so QEMU says again what it
+// knew last, however long ago.
 func qemuBase(f *FrontEnd, r *ring) uint32 {
-	if f.resumed {
+	packed := f.accepted.Has(virtio.RingPacked)
+	switch {
+	case packed && r.base == 0:
+		return vqtest.WrapBit<<16 | vqtest.WrapBit
+	case f.resumed && !packed:
 		return uint32(r.drv.UsedIdx())
 	}
 	return r.base

@@ -21,7 +21,7 @@ var cloudHypervisor = kind{
 		virtio.NetMQ | virtio.IndirectDesc | virtio.EventIdx | virtio.Version1 | virtio.InOrder | virtio.OrderPlatform,
 	layout:   layoutZones,
 	acked:    func(vhostuser.Request) bool { return true },
-	base:     func(_ *FrontEnd, r *ring) uint32 { return uint32(r.avail) },
+	base:     func(_ *FrontEnd, r *ring) uint32 { return uint32(r.drv.AvailIdx()) },
 	connect:  (*FrontEnd).chvConnect,
 	start:    (*FrontEnd).chvStart,
 	stop:     (*FrontEnd).disableAndStop,

@@ -47,7 +47,7 @@ func fill(t *testing.T, r *ring, id uint16, n int, buffers uint16) {
 	b := make([]byte, n)
 	h := virtio.NetHeader{NumBuffers: buffers}
 	h.Encode(b[:virtio.NetHeaderLen(r.features)])
-	if err := r.mem.write(r.out[id].buffers[0].gpa, b); err != nil {
+	if err := r.mem.write(r.out[id].buffers[0].GPA, b); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -81,14 +81,14 @@ func TestDeviceErrors(t *testing.T) {
 			fill(t, rx, 5, 72, 1)
 			used(t, rx, 0, 5, 72, 1)
 		}, "chain 0 is the oldest"},
-		{"unknown chain", merging, func(t *testing.T, rx, _ *ring) { used(t, rx, 0, 5000, 72, 1) }, "not outstanding"},
-		{"wide chain", merging, func(t *testing.T, rx, _ *ring) { used(t, rx, 0, 0x10000, 72, 1) }, "not outstanding"},
+		{"unknown chain", merging, func(t *testing.T, rx, _ *ring) { used(t, rx, 0, 5000, 72, 1) }, "which it does not have"},
+		{"wide chain", merging, func(t *testing.T, rx, _ *ring) { used(t, rx, 0, 0x10000, 72, 1) }, "which it does not have"},
 		{"chain twice", merging, func(t *testing.T, rx, _ *ring) {
 			fill(t, rx, 0, mergeBuffer, 2)
 			used(t, rx, 0, 0, mergeBuffer, 0)
 			used(t, rx, 1, 0, mergeBuffer, 2)
-		}, "not outstanding"},
-		{"far index", merging, func(_ *testing.T, rx, _ *ring) { rx.drv.SetUsedIdx(4000) }, "4000 entries ahead"},
+		}, "which it does not have"},
+		{"far index", merging, func(_ *testing.T, rx, _ *ring) { rx.drv.SetUsedIdx(4000) }, "4000 chains were returned"},
 		{"longer than the buffer", merging, func(t *testing.T, rx, _ *ring) {
 			fill(t, rx, 0, 72, 1)
 			used(t, rx, 0, 0, mergeBuffer+1, 1)
@@ -176,18 +176,20 @@ func TestFrameLengths(t *testing.T) {
 	for _, c := range []struct {
 		frame Frame
 		want  []int // nil: refused
+		alone bool
 	}{
-		{Frame{Data: data}, []int{22}},
-		{Frame{Data: data, HeaderAlone: true}, []int{12, 10}},
-		{Frame{Data: data, HeaderCut: 5}, []int{5, 17}},
-		{Frame{Data: data, HeaderCut: 5, HeaderAlone: true, Parts: 3}, []int{5, 7, 3, 3, 4}},
-		{Frame{Data: data[:2], HeaderAlone: true, Parts: 4}, []int{12, 0, 1, 0, 1}},
-		{Frame{Data: nil, Parts: 1}, []int{12}},
-		{Frame{Data: data, HeaderCut: 12}, nil},
-		{Frame{Data: data, HeaderCut: -1}, nil},
-		{Frame{Data: data, Parts: -1}, nil},
+		{Frame{Data: data}, []int{22}, false},
+		{Frame{Data: data, HeaderAlone: true}, []int{12, 10}, false},
+		{Frame{Data: data, HeaderCut: 5}, []int{5, 17}, false},
+		{Frame{Data: data, HeaderCut: 5, HeaderAlone: true, Parts: 3}, []int{5, 7, 3, 3, 4}, false},
+		{Frame{Data: data[:2], HeaderAlone: true, Parts: 4}, []int{12, 0, 1, 0, 1}, false},
+		{Frame{Data: nil, Parts: 1}, []int{12}, false},
+		{Frame{Data: data, HeaderCut: 12}, nil, false},
+		{Frame{Data: data, HeaderCut: -1}, nil, false},
+		{Frame{Data: data, Parts: -1}, nil, false},
+		{Frame{Data: data, HeaderCut: 5, Parts: 2}, []int{12, 5, 5}, true},
 	} {
-		got, err := c.frame.lengths(12)
+		got, err := c.frame.lengths(12, c.alone)
 		if (err == nil) != (c.want != nil) {
 			t.Errorf("%+v: %v", c.frame, err)
 		}
