@@ -96,7 +96,7 @@ func (b *bench) check(ctx context.Context, backend string, what combination, d t
 	var c closedLoop
 	for port := range c.sent {
 		var err error
-		if c.sent[port], err = loopFrames(port, b.options.frames, what.Size, what.Queues); err != nil {
+		if c.sent[port], err = loopFrames(port, what.loopFrames(b.options.frames), what.Size, what.Queues); err != nil {
 			return f, err
 		}
 	}

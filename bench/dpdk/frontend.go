@@ -39,10 +39,12 @@ func (r *rig) startFrontEnd(ctx context.Context, devices []string) (*testpmd, er
 
 // virtioDevice is the --vdev of virtio port i.
 func (r *rig) virtioDevice(i int) string {
-	return fmt.Sprintf("net_virtio_user%d,path=%s,queues=%d,queue_size=%d,mac=%s,mrg_rxbuf=%s,packed_vq=%s",
-		i, r.sockets[i], r.what.Queues, ringSize, macs[i],
-		choose(r.what.Mergeable, "1", "0"), choose(r.what.Packed, "1", "0"))
+	return fmt.Sprintf("net_virtio_user%d,path=%s,queues=%d,queue_size=%d,mac=%s,mrg_rxbuf=%s,in_order=%s,vectorized=%s,packed_vq=%s",
+		i, r.sockets[i], r.what.Queues, r.what.Ring, macs[i],
+		bit(r.what.Mergeable), bit(r.what.InOrder), bit(r.what.Vectorized), bit(r.what.Packed))
 }
+
+func bit(b bool) string { return choose(b, "1", "0") }
 
 func (r *rig) frontFlags() []string {
 	var flags []string
@@ -76,6 +78,9 @@ func (r *rig) checkNegotiated(text string) error {
 			return fmt.Errorf("port %d: the rings are %s after negotiation (features %#x)", i, choose(got, "packed", "split"), bits)
 		}
 		r.back.inOrder = bits&featureInOrder != 0
+		if r.back.inOrder && !r.what.InOrder {
+			return fmt.Errorf("port %d: IN_ORDER is on after negotiation (features %#x)", i, bits)
+		}
 	}
 	return nil
 }

@@ -12,19 +12,23 @@ import (
 
 // options is what the command line asked for, validated.
 type options struct {
-	check     bool
-	sizes     []int // bytes from the Ethernet header on, without the frame check sequence
-	queues    []int // queue pairs per port
-	mergeable []bool
-	packed    bool
-	flood     bool
-	runs      int
-	patience  int           // repetitions of a measurement that had to share its cores
-	duration  time.Duration // of one measurement, or of one combination's circulation
-	long      time.Duration // check: of the first combination; 0: as the others
-	frames    int           // check: frames per direction
-	backends  []string
-	format    string // "table" or "json"
+	check      bool
+	pairwise   bool  // of all combinations only so many that each pair of values is met
+	sizes      []int // bytes from the Ethernet header on, without the frame check sequence
+	queues     []int // queue pairs per port
+	ringSizes  []int
+	mergeable  []bool
+	inOrder    []bool
+	vectorized []bool
+	packed     []bool
+	flood      bool
+	runs       int
+	patience   int           // repetitions of a measurement that had to share its cores
+	duration   time.Duration // of one measurement, or of one combination's circulation
+	long       time.Duration // check: of the first combination; 0: as the others
+	frames     int           // check: frames per direction, at most
+	backends   []string
+	format     string // "table" or "json"
 
 	vhostnet     string
 	vhostnetArgs []string
@@ -45,7 +49,10 @@ func usagef(format string, args ...any) error {
 
 // Bounds of what testpmd and its rings of 1024 take.
 const (
-	ringSize  = 1024
+	ringSize  = 1024 // by default
+	minRing   = 64
+	maxRing   = 32768
+	maxPosted = maxRing // entries of all receive rings of a port that the front-end has buffers for
 	minSize   = 64
 	maxSize   = 1518
 	maxQueues = 8
@@ -66,10 +73,15 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 		fs.PrintDefaults()
 	}
 	fs.BoolVar(&o.check, "check", false, "check a closed loop instead of measuring")
-	sizes := fs.String("sizes", "64,256,512,1024,1518", "frame sizes in bytes, without the frame check sequence")
-	queues := fs.String("queues", "", "queue pairs per port, a list (default 1; with -check 1,2,4)")
-	mrg := fs.String("mrg", "", "mergeable receive buffers: on, off or on,off (default on; with -check on,off)")
-	fs.BoolVar(&o.packed, "packed", false, "ask for packed rings")
+	fs.BoolVar(&o.pairwise, "pairwise", false, "with -check: of all combinations only so many that each two values of different options meet once")
+	var l lists
+	fs.StringVar(&l.sizes, "sizes", "", "frame sizes in bytes, without the frame check sequence (default 64,256,512,1024,1518; with -pairwise 64,1518)")
+	fs.StringVar(&l.queues, "queues", "", "queue pairs per port, a list (default 1; with -check 1,2,4; with -pairwise 1,2,4,8)")
+	fs.StringVar(&l.rings, "ring", "", "entries of each ring, a list (default 1024; with -pairwise 64,256,1000,1024,32768)")
+	fs.StringVar(&l.mergeable, "mrg", "", "mergeable receive buffers: on, off or on,off (default on; with -check on,off)")
+	fs.StringVar(&l.inOrder, "in-order", "", "let the front-end use IN_ORDER: on, off or on,off (default on; with -pairwise on,off)")
+	fs.StringVar(&l.vectorized, "vectorized", "", "let the front-end use its vector code where it has some: on, off or on,off (default off; with -pairwise on,off)")
+	fs.Var((*bareList)(&l.packed), "packed", "ask for packed rings; also -packed=off or -packed=on,off (default off; with -pairwise on,off)")
 	fs.BoolVar(&o.flood, "flood", false, "measure unknown destinations too, in rows of their own")
 	fs.IntVar(&o.runs, "runs", 3, "rounds; the back-ends alternate within a round")
 	fs.IntVar(&o.patience, "patience", 2, "how often a measurement is repeated when other programs used its cores")
@@ -96,37 +108,92 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	o.vhostnetArgs = strings.Fields(*extra)
 	o.duration = time.Duration(*seconds * float64(time.Second))
 	o.long = time.Duration(*long * float64(time.Second))
-	err := o.setLists(*sizes, *queues, *mrg, *backends)
+	l.backends = *backends
+	err := o.setLists(l)
 	if err == nil {
 		err = o.validate()
 	}
 	return o, err
 }
 
+// lists are the flags that are lists, as they were given.
+type lists struct{ sizes, queues, rings, mergeable, inOrder, vectorized, packed, backends string }
+
+// bareList is a list of on and off that may stand without a value, for "on".
+type bareList string
+
+func (b *bareList) String() string   { return string(*b) }
+func (b *bareList) IsBoolFlag() bool { return true }
+
+func (b *bareList) Set(s string) error {
+	if s == "true" { // what the bare flag is given
+		s = "on"
+	}
+	*b = bareList(s)
+	return nil
+}
+
 // setLists parses the flags that are lists; an empty one has the mode's default.
-func (o *options) setLists(sizes, queues, mrg, backends string) error {
-	if queues == "" {
-		queues = choose(o.check, "1,2,4", "1")
-	}
-	if mrg == "" {
-		mrg = choose(o.check, "on,off", "on")
-	}
-	if backends == "" {
-		backends = choose(o.check, "vhostnet", "vhostnet,dpdk")
-	}
-	var err error
-	if o.sizes, err = parseInts("-sizes", sizes, minSize, maxSize); err != nil {
-		return err
-	}
-	if o.queues, err = parseInts("-queues", queues, 1, maxQueues); err != nil {
-		return err
-	}
-	for word := range strings.SplitSeq(mrg, ",") {
-		if word != "on" && word != "off" {
-			return usagef("-mrg %s: %q is neither on nor off", mrg, word)
+func (o *options) setLists(l lists) error {
+	for _, n := range []struct {
+		list                  *[]int
+		name, text            string
+		plain, check, general string // defaults
+		lo, hi                int
+	}{
+		{&o.sizes, "-sizes", l.sizes, "64,256,512,1024,1518", "64,256,512,1024,1518", "64,1518", minSize, maxSize},
+		{&o.queues, "-queues", l.queues, "1", "1,2,4", "1,2,4,8", 1, maxQueues},
+		{&o.ringSizes, "-ring", l.rings, "1024", "1024", "64,256,1000,1024,32768", minRing, maxRing},
+	} {
+		var err error
+		if *n.list, err = parseInts(n.name, o.orDefault(n.text, n.plain, n.check, n.general), n.lo, n.hi); err != nil {
+			return err
 		}
-		o.mergeable = append(o.mergeable, word == "on")
 	}
+	for _, s := range []struct {
+		list         *[]bool
+		name, text   string
+		plain, check string // defaults
+	}{
+		{&o.mergeable, "-mrg", l.mergeable, "on", "on,off"},
+		{&o.inOrder, "-in-order", l.inOrder, "on", "on"},
+		{&o.vectorized, "-vectorized", l.vectorized, "off", "off"},
+		{&o.packed, "-packed", l.packed, "off", "off"},
+	} {
+		var err error
+		if *s.list, err = parseSwitches(s.name, o.orDefault(s.text, s.plain, s.check, "on,off")); err != nil {
+			return err
+		}
+	}
+	return o.setBackends(o.orDefault(l.backends, "vhostnet,dpdk", "vhostnet", "vhostnet"))
+}
+
+// orDefault is text, or the default of the mode.
+func (o *options) orDefault(text, plain, check, general string) string {
+	switch {
+	case text != "":
+		return text
+	case o.pairwise:
+		return general
+	case o.check:
+		return check
+	}
+	return plain
+}
+
+// parseSwitches reads a comma-separated list of on and off.
+func parseSwitches(name, list string) ([]bool, error) {
+	var switches []bool
+	for word := range strings.SplitSeq(list, ",") {
+		if word != "on" && word != "off" {
+			return nil, usagef("%s %s: %q is neither on nor off", name, list, word)
+		}
+		switches = append(switches, word == "on")
+	}
+	return switches, nil
+}
+
+func (o *options) setBackends(backends string) error {
 	for word := range strings.SplitSeq(backends, ",") {
 		if word != vhostnetBackend && word != dpdkBackend {
 			return usagef("-backend %s: %q is neither %s nor %s", backends, word, vhostnetBackend, dpdkBackend)
@@ -153,6 +220,10 @@ func (o *options) validate() error {
 		return usagef("-o %s: table or json is accepted", o.format)
 	case o.frontCore == o.backCore:
 		return usagef("-front-core %d: the back-end polls on that core; give each a core of its own", o.frontCore)
+	case o.pairwise && !o.check:
+		return usagef("-pairwise: only together with -check")
+	case len(o.rings()) == 0:
+		return usagef("-ring: split rings have powers of two; give one of those, or -packed")
 	case o.check && o.flood:
 		return usagef("-flood: not together with -check, which needs each frame to arrive at one port")
 	}

@@ -106,15 +106,15 @@ func writeReport(out io.Writer, format string, names []label, all []measurement)
 		return e.Encode(map[string]any{"rows": rows, "measurements": all})
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "bytes\tqueues\tmrg\trings\tway\tback-end\tMpps\tmin\tmax\tGbps\tratio\trounds\t")
+	fmt.Fprintln(w, "bytes\tqueues\tmrg\tin order\trings\tway\tback-end\tMpps\tmin\tmax\tGbps\tratio\trounds\t")
 	for _, r := range rows {
 		c := r.Combination
 		ratio := "-"
 		if r.Ratio > 0 {
 			ratio = fmt.Sprintf("%.2f", r.Ratio)
 		}
-		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%s\t%d\t\n",
-			c.Size, c.Queues, choose(c.Mergeable, "on", "off"), c.rings(), c.way(), r.Backend,
+		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s\t%s\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%s\t%d\t\n",
+			c.Size, c.Queues, onOff(c.Mergeable), onOff(c.InOrder), c.rings(), c.way(), r.Backend,
 			r.Mpps, r.Least, r.Most, r.Gbps, ratio, r.Rounds)
 	}
 	if err := w.Flush(); err != nil {

@@ -37,9 +37,14 @@ func (r *rig) startTestpmd(o testpmdOptions) (*testpmd, error) {
 		// Thread 0 reads commands and sleeps, beside the back-end; thread 1 forwards.
 		"--lcores", fmt.Sprintf("0@%d,1@%d", r.options.backCore, o.core),
 		"-m", fmt.Sprint(testpmdMegabytes),
-		"--no-pci", "--no-telemetry", "--single-file-segments",
+		// By virtual addresses: the headers of a ring of 32768 take several pages,
+		// which need not follow one another in physical memory.
+		"--no-pci", "--iova-mode=va", "--no-telemetry", "--single-file-segments",
 		"--huge-dir", r.machine.hugeDir,
 		"--file-prefix", r.prefix + o.role,
+	}
+	if r.what.Vectorized {
+		argv = append(argv, "--force-max-simd-bitwidth=512") // what the vector code of packed rings needs
 	}
 	if o.logLevel != "" {
 		argv = append(argv, "--log-level="+o.logLevel)
@@ -49,7 +54,7 @@ func (r *rig) startTestpmd(o testpmdOptions) (*testpmd, error) {
 	}
 	argv = append(argv, "--", "-i", "--nb-cores=1", "--forward-mode=io",
 		fmt.Sprintf("--rxq=%d", o.queues), fmt.Sprintf("--txq=%d", o.queues),
-		fmt.Sprintf("--rxd=%d", ringSize), fmt.Sprintf("--txd=%d", ringSize))
+		fmt.Sprintf("--rxd=%d", r.what.posted()), fmt.Sprintf("--txd=%d", r.what.posted()))
 	argv = append(argv, o.flags...)
 	p, err := startProcess(o.name, []string{"RUNTIME_DIRECTORY=" + r.dir}, argv...)
 	if err != nil {
