@@ -25,7 +25,8 @@ import (
 const Offered = virtio.Version1 | virtio.IndirectDesc | virtio.EventIdx | virtio.InOrder |
 	virtio.NetMrgRxBuf | virtio.NetCsum | virtio.NetGuestCsum |
 	virtio.NetHostTSO4 | virtio.NetHostTSO6 | virtio.NetGuestTSO4 | virtio.NetGuestTSO6 |
-	virtio.NetMQ | virtio.NetCtrlVQ | virtio.NetMAC | virtio.NetMTU | virtio.NetStatus
+	virtio.NetMQ | virtio.NetCtrlVQ | virtio.NetMAC | virtio.NetMTU | virtio.NetStatus |
+	virtio.NetGuestAnnounce | virtio.NetSpeedDuplex
 
 // minMTU is the smallest MTU (virtio 1.3, section 5.1.4.1).
 const minMTU = 68
@@ -40,6 +41,7 @@ type Options struct {
 	MAC     [6]byte         // whose frames go to this VM's queue; zero: learned only
 	MTU     uint16          // longest packet without segmentation to this VM, bytes; 0: what its front-end says, if it does
 	Pairs   int             // queue pairs; 0 means DefaultPairs
+	Speed   uint32          // of the link, as the driver is told, Mbit/s, up to 2^31-1; 0: unknown
 	Mask    virtio.Features // features not to be offered
 	Mode    worker.Mode     // how its transmit rings are polled
 	Adapter *queues.Adapter
@@ -47,6 +49,9 @@ type Options struct {
 	Group   *worker.Group
 	Log     hclog.Logger
 
+	// OnConfig is told that the configuration space has changed by itself. It
+	// may be called on any goroutine and must not block. nil: nobody listens.
+	OnConfig func()
 	// OnBroken is told of a transmit ring that was found broken. It is called
 	// on a worker and must not block. nil: nobody listens.
 	OnBroken func(ring int, err error)
@@ -61,10 +66,11 @@ type Device struct {
 	counters metrics.Port
 	home     int // index of the worker that polls pair 0
 
-	features atomic.Uint64 // virtio.Features that the driver accepted
-	mtu      uint16
-	mem      *sharedmem.Map // that the session gave last and holds; nil: none
-	rings    []ring         // by index of the device: 2p receives, 2p+1 transmits
+	features   atomic.Uint64 // virtio.Features that the driver accepted
+	announcing atomic.Bool   // the driver is asked to announce itself
+	mtu        uint16
+	mem        *sharedmem.Map // that the session gave last and holds; nil: none
+	rings      []ring         // by index of the device: 2p receives, 2p+1 transmits
 
 	queue     queues.QueueID // 0: served by queue 0
 	completed bool
@@ -101,11 +107,12 @@ func (r *ring) set(bit uint32, on bool) {
 }
 
 var (
-	_ vhostuser.Device    = (*Device)(nil)
-	_ vhostuser.MTUSetter = (*Device)(nil)
-	_ vhostuser.Announcer = (*Device)(nil)
-	_ vswitch.Port        = (*queues.NIC)(nil)
-	_ queues.Steering     = (*vswitch.Steering)(nil)
+	_ vhostuser.Device     = (*Device)(nil)
+	_ vhostuser.MTUSetter  = (*Device)(nil)
+	_ vhostuser.Announcer  = (*Device)(nil)
+	_ vhostuser.Configurer = (*Device)(nil)
+	_ vswitch.Port         = (*queues.NIC)(nil)
+	_ queues.Steering      = (*vswitch.Steering)(nil)
 )
 
 // New attaches a device without a front-end to the switch. [Device.Close] ends
@@ -122,6 +129,12 @@ func New(o Options) (*Device, error) {
 	}
 	if o.MAC[0]&1 != 0 {
 		return nil, fmt.Errorf("netdev: port %q: MAC %x is a group address; a VM needs a unicast one", o.Name, o.MAC)
+	}
+	if o.Speed > maxSpeed {
+		return nil, fmt.Errorf("netdev: port %q: link speed %d Mbit/s; 0 (unknown) to %d are possible", o.Name, o.Speed, maxSpeed)
+	}
+	if o.OnConfig == nil {
+		o.OnConfig = func() {}
 	}
 	if o.Log == nil {
 		o.Log = hclog.NewNullLogger()
@@ -161,8 +174,15 @@ func (d *Device) Close(ctx context.Context) error {
 	return nil
 }
 
-// Features is what is offered to the front-end.
-func (d *Device) Features() virtio.Features { return Offered &^ d.o.Mask }
+// Features is what is offered to the front-end: a feature whose need is masked
+// is masked, too, and there is no MAC without one.
+func (d *Device) Features() virtio.Features {
+	f := Offered &^ d.o.Mask
+	if d.o.MAC == [6]byte{} {
+		f &^= virtio.NetMAC
+	}
+	return f.Consistent()
+}
 
 // Rings is the number of rings: a receive and a transmit ring per pair.
 func (d *Device) Rings() int { return len(d.rings) }

@@ -196,6 +196,7 @@ func (d *Device) finishTx(i int) virtqueue.State {
 // queue id and features stay.
 func (d *Device) Reset() {
 	d.mtu = d.o.MTU
+	d.AnnounceDone()
 }
 
 // Disconnected ends what the session began. The queue is freed in the
@@ -209,5 +210,5 @@ func (d *Device) Disconnected() {
 	d.nic.SetMemory(nil)
 	d.mem = nil
 	d.features.Store(0)
-	d.mtu = d.o.MTU
+	d.Reset()
 }

@@ -28,10 +28,11 @@ const (
 	ProtocolDeviceState Protocol = 1 << 19 // SET_DEVICE_STATE_FD, CHECK_DEVICE_STATE
 )
 
-// Offered are the protocol features that this package serves. A device adds
-// to or takes from them through its optional interfaces: MTU needs an
-// [MTUSetter], RARP an [Announcer].
-const Offered = ProtocolMQ | ProtocolRARP | ProtocolReplyAck | ProtocolMTU | ProtocolMemSlots | ProtocolStatus
+// Offered are the protocol features that this package serves. A device takes
+// from them by the optional interfaces that it lacks: MTU needs an
+// [MTUSetter], RARP an [Announcer], CONFIG and BACKEND_REQ a [Configurer].
+const Offered = ProtocolMQ | ProtocolRARP | ProtocolReplyAck | ProtocolMTU | ProtocolBackendReq | ProtocolConfig |
+	ProtocolResetDevice | ProtocolMemSlots | ProtocolStatus
 
 var protocolNames = map[Protocol]string{
 	ProtocolMQ: "mq", ProtocolLogShmFD: "log_shmfd", ProtocolRARP: "rarp", ProtocolReplyAck: "reply_ack",

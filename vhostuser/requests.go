@@ -40,6 +40,9 @@ var requests = map[Request]request{
 	SetVringEnable:      {do: (*session).setVringEnable},
 	SendRARP:            {do: (*session).sendRARP, needs: ProtocolRARP},
 	NetSetMTU:           {do: (*session).netSetMTU, needs: ProtocolMTU},
+	SetBackendReqFD:     {do: (*session).setBackendReqFD, needs: ProtocolBackendReq, fds: 1},
+	GetConfig:           {do: (*session).getConfig, needs: ProtocolConfig, replies: true},
+	SetConfig:           {do: (*session).setConfig, needs: ProtocolConfig},
 	ResetDevice:         {do: (*session).resetDevice, needs: ProtocolResetDevice},
 	GetMaxMemSlots:      {do: (*session).getMaxMemSlots, needs: ProtocolMemSlots, replies: true},
 	AddMemReg:           {do: (*session).addMemReg, needs: ProtocolMemSlots, fds: 1},
@@ -235,6 +238,9 @@ func offered(dev Device) Protocol {
 	}
 	if _, ok := dev.(Announcer); !ok {
 		p &^= ProtocolRARP
+	}
+	if _, ok := dev.(Configurer); !ok {
+		p &^= ProtocolConfig | ProtocolBackendReq
 	}
 	return p
 }

@@ -92,6 +92,7 @@ type Server struct {
 	conn     *sys.Conn         // nil without o.Conn
 	file     socketFile
 	access   access
+	channel  atomic.Pointer[channel] // of the session, nil: none
 	counters counters
 	served   atomic.Bool
 	ended    chan struct{} // closed by Close

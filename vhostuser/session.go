@@ -36,6 +36,7 @@ type session struct {
 	protocol   Protocol        // accepted
 	status     uint8           // device status as the front-end says it is
 	lacking    bool            // a ring had no memory to start in, and the log says so
+	channel    *channel        // for requests to the front-end, nil: none
 	memory     memory
 	rings      []ring
 }
@@ -158,6 +159,7 @@ func (s *session) do(m *message) (reply []byte, err error) {
 		s.log(hclog.Error, "request made the program fail, please report this", "request", m.Request, "panic", r, "stack", string(debug.Stack()))
 		err = fmt.Errorf("%w: %v", errDefect, r)
 	}()
+	defer s.agree()
 	if reply, err = dispatch(s, m); err != nil {
 		return nil, err
 	}
@@ -176,6 +178,7 @@ func (s *session) clear() {
 		s.stop(&s.rings[i])
 		s.rings[i].forget()
 	}
+	s.closeChannel()
 	s.dev.Disconnected()
 	if s.memory.current != nil {
 		s.memory.current.Unref()

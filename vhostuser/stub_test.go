@@ -207,4 +207,9 @@ func (d netStub) SetMTU(mtu uint16) error {
 	return nil
 }
 
+// stubConfig is the stub's configuration space.
+var stubConfig = []byte{0x52, 0x54, 0, 1, 2, 3, 1, 0, 8, 0, 0xdc, 5}
+
+func (d netStub) Config() []byte { return stubConfig }
+
 func (d netStub) Announce(mac [6]byte) error { return d.note("announce %x", mac) }

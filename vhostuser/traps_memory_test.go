@@ -172,7 +172,7 @@ func TestTrap7_40_TruncatedMemory(t *testing.T) {
 }
 
 func TestTrap7_43_ResetsKeepTheMemory(t *testing.T) {
-	b := newBench(t, newStub(), nil, func(s *Server) { s.offered |= ProtocolResetDevice }) // not offered yet
+	b := newBench(t, newStub(), nil)
 	g := newGuest(t)
 	b.handshake(g)
 	b.ring(0)

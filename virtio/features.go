@@ -41,6 +41,7 @@ const (
 	NetGuestUSO4         Features = 1 << 54 // driver takes UDPv4 segmentation frames
 	NetGuestUSO6         Features = 1 << 55 // driver takes UDPv6 segmentation frames
 	NetHostUSO           Features = 1 << 56 // device takes UDP segmentation frames
+	NetSpeedDuplex       Features = 1 << 63 // config space has speed and duplex
 )
 
 // Feature bits of rings and transport (virtio 1.3, section 6; vhost-user for
@@ -72,6 +73,7 @@ var names = map[string]Features{
 	"ctrl_vlan": NetCtrlVLAN, "ctrl_rx_extra": NetCtrlRxExtra, "guest_announce": NetGuestAnnounce,
 	"mq": NetMQ, "ctrl_mac_addr": NetCtrlMACAddr,
 	"guest_uso4": NetGuestUSO4, "guest_uso6": NetGuestUSO6, "host_uso": NetHostUSO,
+	"speed_duplex":    NetSpeedDuplex,
 	"notify_on_empty": NotifyOnEmpty, "log_all": LogAll, "any_layout": AnyLayout,
 	"indirect_desc": IndirectDesc, "event_idx": EventIdx, "protocol_features": ProtocolFeatures,
 	"version_1": Version1, "access_platform": AccessPlatform, "packed": RingPacked, "in_order": InOrder,
@@ -80,6 +82,29 @@ var names = map[string]Features{
 
 // Has reports whether every bit of want is in f.
 func (f Features) Has(want Features) bool { return f&want == want }
+
+// needs says which features of the network device need another one; any one of
+// its bits suffices (virtio 1.3, section 5.1.3.1). What needs something that
+// is itself in need comes behind it.
+var needs = []struct{ features, of Features }{
+	{NetHostTSO4 | NetHostTSO6 | NetHostUFO | NetHostUSO, NetCsum},
+	{NetHostECN, NetHostTSO4 | NetHostTSO6},
+	{NetGuestTSO4 | NetGuestTSO6 | NetGuestUFO | NetGuestUSO4 | NetGuestUSO6, NetGuestCsum},
+	{NetGuestECN, NetGuestTSO4 | NetGuestTSO6},
+	{NetCtrlRx | NetCtrlVLAN | NetGuestAnnounce | NetMQ | NetCtrlMACAddr | NetCtrlGuestOffloads, NetCtrlVQ},
+	{NetCtrlRxExtra, NetCtrlRx},
+}
+
+// Consistent is f without the features that need one which is not in f. A
+// device offers no others: Linux refuses one that does.
+func (f Features) Consistent() Features {
+	for _, n := range needs {
+		if f&n.of == 0 {
+			f &^= n.features
+		}
+	}
+	return f
+}
 
 // ParseFeatures reads a comma-separated list of names such as
 // "mrg_rxbuf,guest_tso4". The empty string is the empty set. An unknown name

@@ -88,9 +88,11 @@ func (d *daemon) abandon() {
 // newPort attaches a device to the switch and binds its socket; an error names
 // the flag that asked for them.
 func (d *daemon) newPort(spec portSpec, c config, budget *sharedmem.Budget) (*port, error) {
+	var server *vhostuser.Server // made from device, and there before anybody connects
 	device, err := netdev.New(netdev.Options{
 		Name: spec.name, MAC: spec.mac, MTU: spec.mtu, Pairs: spec.pairs, Mask: spec.mask, Mode: spec.mode,
 		Adapter: d.adapter, Switch: d.vswitch, Group: d.group, Log: d.log.With("port", spec.name),
+		OnConfig: func() { server.ConfigChanged() },
 		OnBroken: func(ring int, err error) {
 			d.events.post(notice{port: spec.name, text: "ring broken", ring: ring, err: err})
 		},
@@ -103,7 +105,7 @@ func (d *daemon) newPort(spec portSpec, c config, budget *sharedmem.Budget) (*po
 		return nil, err
 	}
 	options.Budget, options.Log = budget, d.log
-	server, err := vhostuser.NewServer(device, options)
+	server, err = vhostuser.NewServer(device, options)
 	if err != nil {
 		return nil, fmt.Errorf("--port %s: %w", spec.name, err)
 	}
