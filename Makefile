@@ -4,7 +4,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 PKGS    := ./...
 export CGO_ENABLED := 0
 
-.PHONY: help build test unit race fuzz integration mutants check lint fmt tidy vuln bench bench-dpdk bench-restart demo soak clean
+.PHONY: help build test unit race fuzz integration doubleread mutants check lint fmt tidy vuln bench bench-dpdk bench-restart demo soak clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ race: ## unit tests under the race detector
 
 fuzz: ## every fuzz target for FUZZTIME (default 20s)
 	@scripts/fuzz.sh
+
+doubleread: ## no word of guest memory is read twice for one decision
+	$(GO) test -tags doubleread -count=1 -run 'P2_|DoubleRead' ./virtqueue ./nbl ./netdev
 
 mutants: ## plant each defect of testdata/mutants; a test must fail (CI=1: the chosen ones, ONLY=PREFIX, FORMAT=markdown)
 	@$(GO) run ./internal/mutants $(if $(CI),-short) -o $(or $(FORMAT),table) $(ONLY)

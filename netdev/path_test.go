@@ -26,7 +26,16 @@ type path struct {
 	used     [visitChains]virtqueue.Used
 }
 
+// newPath is a path with frames and buffers posted.
 func newPath(tb testing.TB, f virtio.Features, size, buffer int) *path {
+	tb.Helper()
+	p := emptyPath(tb, f)
+	p.post(tb, size, buffer)
+	return p
+}
+
+// emptyPath is a path whose drivers have accepted f and posted nothing.
+func emptyPath(tb testing.TB, f virtio.Features) *path {
 	tb.Helper()
 	must := func(err error) {
 		tb.Helper()
@@ -56,7 +65,6 @@ func newPath(tb testing.TB, f virtio.Features, size, buffer int) *path {
 	p.tx = newTxRing(devices[0], 1, p.from.Queue)
 	devices[1].nic.StartRx(0, p.to.Queue, queues.Attributes{Features: f})
 	devices[1].nic.EnableRx(0, true)
-	p.post(tb, size, buffer)
 	return p
 }
 

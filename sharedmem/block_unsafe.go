@@ -86,6 +86,9 @@ func (b Block) Load8(off uint32) uint8 {
 	if uint64(off)+1 > b.n {
 		panic(errBounds)
 	}
+	if watching {
+		b.note(uint64(off), 1)
+	}
 	return *(*uint8)(unsafe.Add(b.p, off))
 }
 
@@ -93,6 +96,9 @@ func (b Block) Load8(off uint32) uint8 {
 func (b Block) Load16(off uint32) uint16 {
 	if uint64(off)+2 > b.n {
 		panic(errBounds)
+	}
+	if watching {
+		b.note(uint64(off), 2)
 	}
 	return *(*uint16)(unsafe.Add(b.p, off))
 }
@@ -102,6 +108,9 @@ func (b Block) Load32(off uint32) uint32 {
 	if uint64(off)+4 > b.n {
 		panic(errBounds)
 	}
+	if watching {
+		b.note(uint64(off), 4)
+	}
 	return *(*uint32)(unsafe.Add(b.p, off))
 }
 
@@ -109,6 +118,9 @@ func (b Block) Load32(off uint32) uint32 {
 func (b Block) Load64(off uint32) uint64 {
 	if uint64(off)+8 > b.n {
 		panic(errBounds)
+	}
+	if watching {
+		b.note(uint64(off), 8)
 	}
 	return *(*uint64)(unsafe.Add(b.p, off))
 }
@@ -155,6 +167,9 @@ func (b Block) LoadAcquire32(off uint32) uint32 {
 	if uintptr(p)&3 != 0 {
 		panic(errAlign)
 	}
+	if watching {
+		b.note(uint64(off), 4)
+	}
 	return atomic.LoadUint32((*uint32)(p))
 }
 
@@ -186,6 +201,9 @@ func (b Block) CopyTo(dst []byte, off uint64) {
 	if len(dst) == 0 {
 		return // see Sub
 	}
+	if watching {
+		b.note(off, uint64(len(dst)))
+	}
 	copy(dst, unsafe.Slice((*byte)(unsafe.Add(b.p, off)), len(dst)))
 }
 
@@ -206,6 +224,9 @@ func (b Block) CopyTo64(dst *[64]byte, off uint64) {
 	if off > b.n || b.n-off < 64 {
 		panic(errBounds)
 	}
+	if watching {
+		b.note(off, 64)
+	}
 	*dst = *(*[64]byte)(unsafe.Add(b.p, off))
 }
 
@@ -222,6 +243,9 @@ func (b Block) CopyFrom64(src *[64]byte, off uint64) {
 // of a frame's payload.
 func Copy(dst, src Block) uint64 {
 	n := min(dst.n, src.n)
+	if watching {
+		src.note(0, n)
+	}
 	copy(unsafe.Slice((*byte)(dst.p), n), unsafe.Slice((*byte)(src.p), n))
 	return n
 }
