@@ -1,0 +1,169 @@
+package disasm
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// guarded are the accessors of which one instruction is promised.
+var guarded = []string{"Load16", "Load32", "Load64", "Store16", "Store32", "Store64", "LoadAcquire32", "StoreRelease32", "Fence"}
+
+// promised are their instructions (docs/memory-model.md): one access of the
+// whole word, and for the last three one that orders.
+var promised = map[string]map[string]string{
+	"amd64": {
+		"Load16":         `^movzw[lq] [^%]*\(`,
+		"Load32":         `^mov [^%]*\(.*\),%(e|r\d+d)`,
+		"Load64":         `^mov [^%]*\(.*\),%r`,
+		"Store16":        `^movw? %\w+,.*\(`,
+		"Store32":        `^movl? %\w+,.*\(`,
+		"Store64":        `^movq? %\w+,.*\(`,
+		"LoadAcquire32":  `^mov [^%]*\(.*\),%(e|r\d+d)`,
+		"StoreRelease32": `^xchg %e?\w+,.*\(`,
+		"Fence":          `^xchg %e?\w+,.*\(`,
+	},
+	"arm64": {
+		"Load16":         `^ldrh w\d+, \[`,
+		"Load32":         `^ldr w\d+, \[`,
+		"Load64":         `^ldr x\d+, \[`,
+		"Store16":        `^strh w(\d+|zr), \[`,
+		"Store32":        `^str w(\d+|zr), \[`,
+		"Store64":        `^str x(\d+|zr), \[`,
+		"LoadAcquire32":  `^ldar w\d+, \[`,
+		"StoreRelease32": `^stlr w(\d+|zr), \[`,
+		"Fence":          `^stlr w(\d+|zr), \[`,
+	},
+}
+
+// onStack are accesses of a function's own frame. nilCheck touches no memory, or
+// loads a byte whose value nobody looks at.
+var (
+	onStack  = regexp.MustCompile(`\(%rsp\)|\(%rbp\)|\[sp|%fs:`)
+	memory   = regexp.MustCompile(`\(%|\[x`)
+	nilCheck = regexp.MustCompile(`^test %al,|^lea |^nop|^ldrsb x27,`)
+)
+
+// touches reports whether i accesses memory that is not the function's frame.
+func (i instruction) touches() bool {
+	return memory.MatchString(i.text) && !onStack.MatchString(i.text) && !nilCheck.MatchString(i.text)
+}
+
+// TestV57_OneInstruction: each accessor touches memory once, with the width
+// of the word and the promised instruction, also in builds for debuggers and,
+// as far as it does not go through the detector, for the race detector.
+func TestV57_OneInstruction(t *testing.T) {
+	lines := readAccessors(t)
+	for _, b := range []build{amd64N, arm64N, amd64Race} {
+		t.Run(b.String(), func(t *testing.T) {
+			t.Parallel()
+			functions := compile(t, b, `vhostnet/sharedmem\.(Block\.(Load|Store)|Fence)`)
+			for _, name := range guarded {
+				full := "sharedmem.Block." + name
+				if name == "Fence" {
+					full = "sharedmem.Fence"
+				}
+				text, ok := functions[full]
+				if !ok {
+					t.Errorf("there is no function %s", full)
+					continue
+				}
+				checkAccessor(t, b, name, lines, text)
+			}
+		})
+	}
+}
+
+// checkAccessor looks at the line of name that touches memory.
+func checkAccessor(t *testing.T, b build, name string, lines accessors, text []instruction) {
+	t.Helper()
+	want := regexp.MustCompile(promised[b.arch][name])
+	var touching, calls []string
+	for _, i := range text {
+		if lines[i.at] != name {
+			continue
+		}
+		if i.touches() {
+			touching = append(touching, i.text)
+		}
+		if i.call != "" {
+			calls = append(calls, i.call)
+		}
+	}
+	if b.kind == "-race" && strings.Contains(strings.Join(calls, " "), "sync/atomic.") {
+		return // the detector does the access, as an atomic one
+	}
+	if len(touching) != 1 || !want.MatchString(touching[0]) {
+		t.Errorf("%s touches memory by %q, want one instruction like %s", name, touching, want)
+	}
+}
+
+// orders are what each function of the rings does to guest memory, as the
+// accessors stand in its code. A dot stands for any of them.
+var orders = []struct {
+	function string
+	want     string // a regular expression over the accessors' names
+	why      string
+}{
+	{
+		"virtqueue.(*Queue).Ready", `^LoadAcquire32 $`,
+		"avail.idx is read once, before all that it announces",
+	},
+	{
+		"virtqueue.(*Queue).gather", `^Load16 Load64 Load64 $`,
+		"an avail entry and the two words of its descriptor, each once",
+	},
+	{
+		"virtqueue.(*Queue).Push", `^StoreRelease32 $`,
+		"used.idx is published once per batch, behind the entries",
+	},
+	{
+		"virtqueue.(*Queue).needsCall", `^LoadAcquire32 (Load16 )+$`,
+		"the driver's wish is not read before used.idx is stored",
+	},
+	{
+		"virtqueue.(*Queue).Arm", `^Store16 Fence StoreRelease32 LoadAcquire32 $`,
+		"our wish is stored before avail.idx is read again",
+	},
+}
+
+// TestV58_Order: the orderings of the notification protocol and of the
+// publication are in the machine code.
+func TestV58_Order(t *testing.T) {
+	lines := readAccessors(t)
+	for _, b := range []build{amd64, arm64} {
+		t.Run(b.String(), func(t *testing.T) {
+			t.Parallel()
+			functions := compile(t, b, `vhostnet/virtqueue\.`)
+			for _, o := range orders {
+				text, ok := functions[o.function]
+				if !ok {
+					t.Errorf("there is no function %s", o.function)
+					continue
+				}
+				if got := sequence(t, b, lines, text); !regexp.MustCompile(o.want).MatchString(got) {
+					t.Errorf("%s accesses guest memory by %q, want %q: %s", o.function, got, o.want, o.why)
+				}
+			}
+		})
+	}
+}
+
+// sequence is the names of the accessors in text, in the order of the code,
+// and checks that each is compiled to its instruction.
+func sequence(t *testing.T, b build, lines accessors, text []instruction) string {
+	t.Helper()
+	var names strings.Builder
+	for _, i := range text {
+		name, ok := lines[i.at]
+		if !ok || !i.touches() {
+			continue
+		}
+		if want := promised[b.arch][name]; !regexp.MustCompile(want).MatchString(i.text) {
+			t.Errorf("%s at %s is %q, want one instruction like %s", name, i.at, i.text, want)
+		}
+		_, _ = fmt.Fprintf(&names, "%s ", name)
+	}
+	return names.String()
+}
