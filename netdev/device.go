@@ -66,6 +66,9 @@ type Device struct {
 	counters metrics.Port
 	home     int // index of the worker that polls pair 0
 
+	draining atomic.Bool  // nothing is taken from the guest any more; see Drain
+	held     atomic.Int64 // chains that its transmit rings hold, as far as they have told since then
+
 	features   atomic.Uint64 // virtio.Features that the driver accepted
 	announcing atomic.Bool   // the driver is asked to announce itself
 	mtu        uint16

@@ -35,6 +35,7 @@ type txRing struct {
 	used   [visitChains]virtqueue.Used
 	out    [visitChains]*nbl.List // those the switch is to decide on
 	n      int                    // chains that were popped and not pushed back
+	holds  int                    // of them those that a device that drains knows of
 	told   bool                   // the owner knows that q is broken
 }
 
@@ -79,6 +80,9 @@ func (t *txRing) Poll(c *worker.Context, budget int) (busy bool) {
 	if t.q.Broken() != nil {
 		c.Call(t.q.TakeErr())
 		return false
+	}
+	if t.dev.draining.Load() {
+		return t.pour(c)
 	}
 	if t.n == 0 && !t.take(min(budget, visitChains)) {
 		return t.q.Broken() != nil
@@ -195,6 +199,9 @@ func (t *txRing) Arm() (more bool) {
 		return false
 	}
 	t.q.Kick().Drain()
+	if t.dev.draining.Load() {
+		return t.n > 0
+	}
 	return t.q.Arm()
 }
 
@@ -244,6 +251,7 @@ func (t *txRing) recoverFault(busy *bool) {
 
 // abandon forgets the chains that are held; the ring keeps them as not popped.
 func (t *txRing) abandon() {
+	t.hold(0)
 	if t.n == 0 {
 		return
 	}

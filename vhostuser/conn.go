@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"sync/atomic"
 	"time"
 
 	"vhostnet/internal/sys"
@@ -32,9 +34,10 @@ func (m *message) close() {
 }
 
 // conn reads and writes whole messages. It is for one goroutine, except that
-// Close may come from anywhere and ends a read or write in flight.
+// end may come from anywhere and ends a read or write in flight.
 type conn struct {
 	*sys.Conn
+	ended   atomic.Bool
 	receive time.Duration // for a message, from its first byte on
 	send    time.Duration // for a reply
 	buf     [MaxPayload]byte
@@ -53,8 +56,27 @@ func (c *conn) next() (*message, error) {
 	return m, nil
 }
 
+// end makes every read and write fail from now on and leaves the connection
+// open: the peer sees it closed when nothing of its session is left.
+func (c *conn) end() {
+	c.ended.Store(true) // before the deadlines, which the reader and writer set, too; see bound
+	_ = c.SetDeadline(time.Unix(1, 0))
+}
+
+// bound sets a deadline. When end has come it fails: either end's deadline was
+// the last to be set, or its flag is seen.
+func (c *conn) bound(set func(time.Time) error, t time.Time) error {
+	if err := set(t); err != nil {
+		return err
+	}
+	if c.ended.Load() {
+		return net.ErrClosed
+	}
+	return nil
+}
+
 func (c *conn) read(m *message) error {
-	if err := c.SetReadDeadline(time.Time{}); err != nil {
+	if err := c.bound(c.SetReadDeadline, time.Time{}); err != nil {
 		return fmt.Errorf("vhostuser: wait for a message: %w", err)
 	}
 	var head [HeaderLen]byte
@@ -62,7 +84,7 @@ func (c *conn) read(m *message) error {
 	if err != nil {
 		return err
 	}
-	if err := c.SetReadDeadline(time.Now().Add(c.receive)); err != nil {
+	if err := c.bound(c.SetReadDeadline, time.Now().Add(c.receive)); err != nil {
 		return fmt.Errorf("vhostuser: read a message: %w", err)
 	}
 	if err := c.rest(head[n:], m); err != nil {
@@ -102,16 +124,24 @@ func (c *conn) rest(b []byte, m *message) error {
 func (c *conn) some(b []byte, m *message) (int, error) {
 	n, fds, err := c.Recv(b, MaxFDs-len(m.fds))
 	m.fds = append(m.fds, fds...)
-	return n, err
+	return n, c.because(err)
+}
+
+// because tells a deadline of end from a peer that is too slow.
+func (c *conn) because(err error) error {
+	if err != nil && c.ended.Load() {
+		return net.ErrClosed
+	}
+	return err
 }
 
 // reply sends the answer to r in one piece. A peer that does not read for too
 // long is an error.
 func (c *conn) reply(r Request, payload []byte) error {
-	if err := c.SetWriteDeadline(time.Now().Add(c.send)); err != nil {
+	if err := c.bound(c.SetWriteDeadline, time.Now().Add(c.send)); err != nil {
 		return fmt.Errorf("vhostuser: reply to %s: %w", r, err)
 	}
-	if err := c.Send(Message(r, ReplyFlags, payload), nil); err != nil {
+	if err := c.because(c.Send(Message(r, ReplyFlags, payload), nil)); err != nil {
 		return fmt.Errorf("vhostuser: reply to %s: %w", r, err)
 	}
 	return nil

@@ -285,7 +285,7 @@ func (s *Server) start(ctx context.Context, c *sys.Conn) *session {
 	live := newSession(s, &conn{Conn: c, receive: s.o.MessageTimeout, send: s.o.SendTimeout})
 	go func() {
 		defer close(live.done)
-		release := watch(ctx.Done(), func() { _ = c.Close() })
+		release := watch(ctx.Done(), live.conn.end)
 		defer release()
 		live.run()
 	}()

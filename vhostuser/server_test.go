@@ -244,6 +244,50 @@ func TestServeEndsWithALiveSession(t *testing.T) {
 	atRest(t, before)
 }
 
+// At the end, too, the front-end sees the connection closed when nothing of its
+// session is left, and not before.
+func TestEndClosesLast(t *testing.T) {
+	p := newPort(t, tempSocket(t), nil)
+	f := p.dial()
+	f.ok(SetVringEnable, state(0, 1))
+	hold := p.dev.holdIn("disconnected")
+	p.end()
+	<-hold.reached
+	if f.conn.PeerGone() {
+		t.Error("the connection is closed while the device still has the rings")
+	}
+	close(hold.release)
+	f.closed()
+	p.close()
+	if got := p.server.Stats(); got.Closed != 0 {
+		t.Errorf("%+v: the end was taken for the front-end's fault", got)
+	}
+}
+
+// A front-end that does not read its replies, or stops in the middle of a
+// message, does not hold up the end.
+func TestEndBesideStuckFrontEnds(t *testing.T) {
+	for _, stuck := range []func(f *peer){
+		func(f *peer) { // its replies fill the socket
+			_ = f.conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			for err := error(nil); err == nil; {
+				err = f.send(GetFeatures, FlagVersion, nil)
+			}
+		},
+		func(f *peer) {
+			if err := f.conn.Send(Message(SetFeatures, FlagVersion, U64(0).Marshal())[:HeaderLen+1], nil); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		p := newPort(t, tempSocket(t), func(o *Options) { o.SendTimeout, o.MessageTimeout = time.Hour, time.Hour })
+		f := p.dial()
+		f.number(GetFeatures)
+		stuck(f)
+		p.close()
+	}
+}
+
 func TestCloseEndsServe(t *testing.T) {
 	p := newPort(t, tempSocket(t), nil)
 	f := p.dial()

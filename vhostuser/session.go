@@ -23,7 +23,7 @@ const maxRings = 256
 const transport = virtio.ProtocolFeatures | virtio.LogAll
 
 // session is the state of one front-end. All of it belongs to the goroutine in
-// run, except conn, which anybody may close.
+// run, except conn, which anybody may end.
 type session struct {
 	srv  *Server
 	dev  Device

@@ -36,8 +36,14 @@ type daemon struct {
 	events  *eventLog
 }
 
-// quiesceTimeout bounds waits for workers at the end of the program.
-const quiesceTimeout = 2 * time.Second
+// At the end of the program quiesceTimeout bounds waits for workers, and
+// drainTimeout the wait for frames that were taken from guests: it is long for
+// those, which are delivered or dropped within a millisecond, and short for
+// who waits for the program to end.
+const (
+	quiesceTimeout = 2 * time.Second
+	drainTimeout   = 200 * time.Millisecond
+)
 
 // reportQueue is how many reports wait for whoever reads them: old ones are of
 // no use.
@@ -70,7 +76,8 @@ func serve(ctx context.Context, c config, out io.Writer, log hclog.Logger) error
 
 // run serves the ports until ctx ends, until what they need has failed, or
 // until all sockets that were handed over are done. Then everything ends in
-// order: sessions, the reporter, ports, workers, queue 0.
+// order: the frames that were taken, sessions, the reporter, ports, workers,
+// queue 0.
 func (d *daemon) run(ctx context.Context, c config, r *reporter, asked <-chan os.Signal) error {
 	defer worker.RaiseProcs(c.workers)()
 	serving, stop := context.WithCancel(ctx)
@@ -86,7 +93,14 @@ func (d *daemon) run(ctx context.Context, c config, r *reporter, asked <-chan os
 		stop()
 	})
 	reporting.Go(func() { d.report(serving, r, c.interval, asked) })
-	err := d.servePorts(serving)
+	sessions, endSessions := context.WithCancel(context.Background())
+	defer endSessions()
+	reporting.Go(func() {
+		<-serving.Done()
+		d.drain()
+		endSessions()
+	})
+	err := d.servePorts(sessions)
 	stop()
 	reporting.Wait()
 	if ctx.Err() != nil {
@@ -96,6 +110,22 @@ func (d *daemon) run(ctx context.Context, c config, r *reporter, asked <-chan os
 	stopBelow()
 	lower.Wait()
 	return errors.Join(groupErr, err, d.adapter.Halt())
+}
+
+// drain brings what was taken from the guests to an end, on all ports before
+// the session of any one ends.
+func (d *daemon) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	var draining sync.WaitGroup
+	for _, p := range d.ports {
+		draining.Go(func() {
+			if err := p.device.Drain(ctx); err != nil {
+				d.log.Warn("frames may be lost at the end", "port", p.name, "error", err)
+			}
+		})
+	}
+	draining.Wait()
 }
 
 // servePorts serves every port until ctx ends, or until all sockets that were
