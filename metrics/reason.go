@@ -25,6 +25,7 @@ const (
 	ReasonStalled      // the receiver has given none for a while
 	ReasonBuffersSmall // the receiver's buffers can never hold the frame
 	ReasonMTU          // longer than the receiver's MTU
+	ReasonUnwanted     // outside the receive modes or VLANs that its driver set
 	ReasonNotRunning   // the receiver's queue is paused, or not complete
 	ReasonBroken       // the receiver's ring is broken
 	ReasonNoPort       // the receiver has left
@@ -54,6 +55,7 @@ var reasonNames = [NumReasons]string{
 	ReasonStalled:      "stalled",
 	ReasonBuffersSmall: "buffers-small",
 	ReasonMTU:          "mtu",
+	ReasonUnwanted:     "unwanted",
 	ReasonNotRunning:   "not-running",
 	ReasonBroken:       "broken",
 	ReasonNoPort:       "no-port",

@@ -7,6 +7,7 @@ import (
 	"vhostnet/metrics"
 	"vhostnet/queues"
 	"vhostnet/sharedmem"
+	"vhostnet/virtio"
 	"vhostnet/virtqueue"
 )
 
@@ -210,6 +211,7 @@ func TestFurtherRings(t *testing.T) {
 	l := newLab(t)
 	p := l.pair()
 	l.session(p.Mem)
+	l.d.Negotiated(virtio.Version1 | virtio.NetCtrlVQ | virtio.NetMQ)
 	for i := range l.d.Rings() { // all in the same place, which nobody uses
 		c, err := p.Config()
 		l.must(err)
@@ -289,7 +291,7 @@ func TestReplacedRingCannotBePolled(t *testing.T) {
 	if err == nil || p.Queue.Mem() != nil {
 		t.Errorf("ReplaceRing = %v, the ring in its place is closed: %t", err, p.Queue.Mem() == nil)
 	}
-	if l.d.Snapshot().Rings[1].Started || l.d.rings[1].tx != nil {
+	if l.d.Snapshot().Rings[1].Started || l.d.rings[1].task != nil {
 		t.Error("the ring counts as started")
 	}
 	l.wantQueue(queues.Paused, sharedmem.Receive, p.Mem.Size())

@@ -16,6 +16,7 @@ import (
 	"vhostnet/sharedmem"
 	"vhostnet/vhostuser"
 	"vhostnet/virtio"
+	"vhostnet/virtqueue"
 	"vhostnet/vswitch"
 	"vhostnet/worker"
 )
@@ -25,11 +26,16 @@ import (
 const Offered = virtio.Version1 | virtio.IndirectDesc | virtio.EventIdx | virtio.InOrder |
 	virtio.NetMrgRxBuf | virtio.NetCsum | virtio.NetGuestCsum |
 	virtio.NetHostTSO4 | virtio.NetHostTSO6 | virtio.NetGuestTSO4 | virtio.NetGuestTSO6 |
-	virtio.NetMQ | virtio.NetCtrlVQ | virtio.NetMAC | virtio.NetMTU | virtio.NetStatus |
+	virtio.NetCtrlVQ | virtio.NetCtrlRx | virtio.NetCtrlRxExtra | virtio.NetCtrlVLAN | virtio.NetCtrlMACAddr |
+	virtio.NetMQ | virtio.NetMAC | virtio.NetMTU | virtio.NetStatus |
 	virtio.NetGuestAnnounce | virtio.NetSpeedDuplex
 
 // minMTU is the smallest MTU (virtio 1.3, section 5.1.4.1).
 const minMTU = 68
+
+// maxRings is how many rings the protocol can name. With as many in pairs there
+// is none for the control queue, which no front-end forwards then.
+const maxRings = 256
 
 // DefaultPairs is the number of queue pairs when Options names none.
 const DefaultPairs = 8
@@ -52,8 +58,8 @@ type Options struct {
 	// OnConfig is told that the configuration space has changed by itself. It
 	// may be called on any goroutine and must not block. nil: nobody listens.
 	OnConfig func()
-	// OnBroken is told of a transmit ring that was found broken. It is called
-	// on a worker and must not block. nil: nobody listens.
+	// OnBroken is told of a transmit or control ring that was found broken. It
+	// is called on a worker and must not block. nil: nobody listens.
 	OnBroken func(ring int, err error)
 }
 
@@ -64,7 +70,9 @@ type Device struct {
 	nic      *queues.NIC
 	port     vswitch.PortID
 	counters metrics.Port
-	home     int // index of the worker that polls pair 0
+	commands metrics.Counter // of control queues
+	refused  metrics.Counter // of those
+	home     int             // index of the worker that polls pair 0
 
 	draining atomic.Bool  // nothing is taken from the guest any more; see Drain
 	held     atomic.Int64 // chains that its transmit rings hold, as far as they have told since then
@@ -73,7 +81,8 @@ type Device struct {
 	announcing atomic.Bool   // the driver is asked to announce itself
 	mtu        uint16
 	mem        *sharedmem.Map // that the session gave last and holds; nil: none
-	rings      []ring         // by index of the device: 2p receives, 2p+1 transmits
+	rings      []ring         // by index of the device: 2p receives, 2p+1 transmits, see controlIndex
+	ctrl       *control       // what the driver said by its control queue; nil while that is not started
 
 	queue     queues.QueueID // 0: served by queue 0
 	completed bool
@@ -87,16 +96,26 @@ type Device struct {
 // what is not atomic.
 type ring struct {
 	state  atomic.Uint32 // bits below; read by Snapshot
-	tx     *txRing       // transmit rings: the task, nil while stopped
-	polled bool          // tx is on its worker
+	task   ringTask      // transmit and control rings; nil while stopped
+	polled bool          // task is on its worker
 	serial serial        // of the packets that are sent; the worker's while polled
+}
+
+// ringTask is a ring that a worker looks after. Only that worker calls it while
+// it is polled, only the session's goroutine otherwise.
+type ringTask interface {
+	worker.Task
+	queue() *virtqueue.Queue
+	held() int                                       // chains that were popped and not pushed back
+	finish(c *worker.Context, reason metrics.Reason) // drop them; nil c: without the worker, which has ended
+	broken(err error)
 }
 
 // Bits of ring.state.
 const (
 	ringStarted uint32 = 1 << iota
 	ringEnabled
-	ringBroken // transmit rings; until the next start
+	ringBroken // of rings with a task; until the next start
 )
 
 func (r *ring) is(bit uint32) bool { return r.state.Load()&bit != 0 }
@@ -151,7 +170,11 @@ func New(o Options) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.nic, d.rings = nic, make([]ring, 2*o.Pairs) // NewNIC has checked Pairs
+	rings := 2 * o.Pairs // NewNIC has checked Pairs
+	if d.Features().Has(virtio.NetCtrlVQ) && rings < maxRings {
+		rings++
+	}
+	d.nic, d.rings = nic, make([]ring, rings)
 	d.port, err = o.Switch.Attach(nic, vswitch.PortOptions{Name: o.Name, Counters: &d.counters})
 	if err != nil {
 		return nil, fmt.Errorf("netdev: port %q: %w", o.Name, err)
@@ -187,8 +210,29 @@ func (d *Device) Features() virtio.Features {
 	return f.Consistent()
 }
 
-// Rings is the number of rings: a receive and a transmit ring per pair.
+// Rings is the number of rings: a receive and a transmit ring per pair, and the
+// control queue if it is offered.
 func (d *Device) Rings() int { return len(d.rings) }
+
+// controlIndex is the index of the control queue, -1 if the driver did not
+// accept one over the socket. Without MQ it is behind the only pair that such a
+// driver knows of (virtio 1.3, section 5.1.2).
+func (d *Device) controlIndex() int {
+	f := d.accepted()
+	switch {
+	case !f.Has(virtio.NetCtrlVQ):
+		return -1
+	case !f.Has(virtio.NetMQ):
+		return 2
+	}
+	return 2 * d.o.Pairs
+}
+
+// ringBroken notes that a ring with a task is broken. It is called on a worker.
+func (d *Device) ringBroken(i int, err error) {
+	d.rings[i].set(ringBroken, true)
+	d.o.OnBroken(i, err)
+}
 
 // Negotiated takes what the driver accepted; it counts from the next start of
 // a ring on. The first one of a session allocates the VM's queue.

@@ -1,6 +1,7 @@
 package netdev
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -11,12 +12,17 @@ import (
 )
 
 // StartRing gives ring i to its user: a receive ring to the NIC, a transmit
-// ring to its worker once it is enabled. The first ring of a session completes
-// the queue's allocation, each further one adds its area to it.
+// ring or the control queue to its worker once it is enabled. The first ring of
+// a session completes the queue's allocation, each further one adds its area to
+// it. From the control queue's start on the NIC receives what the driver says
+// by it, until its stop.
 func (d *Device) StartRing(i int, q *virtqueue.Queue) error {
 	d.nic.NoteRing(i, q.Areas())
 	err := d.grow()
 	if err == nil {
+		if i == d.controlIndex() {
+			d.ctrl = newControl(d)
+		}
 		err = d.serve(i, q)
 	}
 	if err != nil {
@@ -31,17 +37,27 @@ func (d *Device) StartRing(i int, q *virtqueue.Queue) error {
 // serve is the last step of StartRing: without an error ring i belongs to its
 // user.
 func (d *Device) serve(i int, q *virtqueue.Queue) error {
-	if i%2 == 0 {
+	r := &d.rings[i]
+	switch {
+	case i == d.controlIndex():
+		r.task = newCtrlRing(d, i, q, d.ctrl)
+	case !d.paired(i):
+		return fmt.Errorf("netdev: ring %d of port %q is the control queue, which its driver has not accepted with these features", i, d.o.Name)
+	case i%2 == 0:
 		d.nic.StartRx(i/2, q, queues.Attributes{Features: d.accepted(), MTU: d.mtu})
 		return nil
+	default:
+		r.task = newTxRing(d, i, q)
 	}
-	d.rings[i].tx = newTxRing(d, i, q)
 	if err := d.attend(i); err != nil {
-		d.rings[i].tx = nil
+		r.task = nil
 		return err
 	}
 	return nil
 }
+
+// paired reports whether ring i can be one of a queue pair.
+func (d *Device) paired(i int) bool { return i < 2*d.o.Pairs }
 
 // EnableRing notes that the driver uses ring i or not. When it returns after
 // off, no worker uses the ring, and nothing of it is held: what could not be
@@ -50,14 +66,16 @@ func (d *Device) serve(i int, q *virtqueue.Queue) error {
 func (d *Device) EnableRing(i int, on bool) {
 	r := &d.rings[i]
 	r.set(ringEnabled, on)
-	switch {
-	case i%2 == 0:
+	if i%2 == 0 && d.paired(i) {
 		d.nic.EnableRx(i/2, on)
+	}
+	switch {
+	case r.task == nil:
 	case !on:
 		d.leave(i, metrics.ReasonDisabled)
 	default:
 		if err := d.attend(i); err != nil {
-			d.breakTx(i, err)
+			d.breakTask(i, err)
 		}
 	}
 }
@@ -77,10 +95,10 @@ func (d *Device) ReplaceRing(i int, remake func(virtqueue.State) (*virtqueue.Que
 		return q, err
 	}
 	var err error
-	if i%2 == 0 {
+	if r.task == nil {
 		err = d.nic.ReplaceRx(i/2, keep)
 	} else {
-		err = d.replaceTx(i, keep)
+		err = d.replaceTask(i, keep)
 	}
 	if err != nil || installed == nil {
 		if installed != nil {
@@ -97,8 +115,8 @@ func (d *Device) ReplaceRing(i int, remake func(virtqueue.State) (*virtqueue.Que
 	return nil
 }
 
-func (d *Device) replaceTx(i int, remake func(virtqueue.State) (*virtqueue.Queue, error)) error {
-	state := d.finishTx(i)
+func (d *Device) replaceTask(i int, remake func(virtqueue.State) (*virtqueue.Queue, error)) error {
+	state := d.finish(i)
 	q, err := remake(state)
 	if err != nil || q == nil {
 		return err
@@ -114,10 +132,10 @@ func (d *Device) StopRing(i int) virtqueue.State {
 		return virtqueue.State{}
 	}
 	var state virtqueue.State
-	if i%2 == 0 {
+	if d.rings[i].task == nil {
 		state, _ = d.nic.StopRx(i / 2)
 	} else {
-		state = d.finishTx(i)
+		state = d.finish(i)
 	}
 	d.ended(i)
 	return state
@@ -128,6 +146,11 @@ func (d *Device) StopRing(i int) virtqueue.State {
 func (d *Device) ended(i int) {
 	d.nic.NoteRing(i, nil)
 	d.rings[i].set(ringStarted|ringBroken, false)
+	if d.ctrl != nil && i == d.controlIndex() {
+		d.ctrl = nil
+		d.nic.SetModes(nil)
+		d.nic.UsePairs(0)
+	}
 	for j := range d.rings {
 		if d.rings[j].is(ringStarted) {
 			return
@@ -137,58 +160,62 @@ func (d *Device) ended(i int) {
 	d.o.Switch.Forget(d.port)
 }
 
-// attend lets the worker poll transmit ring i if it is to be polled and is not.
+// attend lets the worker poll ring i if it is to be polled and is not.
 func (d *Device) attend(i int) error {
 	r := &d.rings[i]
-	if r.tx == nil || r.polled || !r.is(ringEnabled) {
+	if r.task == nil || r.polled || !r.is(ringEnabled) {
 		return nil
 	}
-	if err := d.worker(i/2).Add(r.tx.ctx, r.tx, d.o.Mode); err != nil {
+	mode := d.o.Mode
+	if _, ok := r.task.(*ctrlRing); ok {
+		mode = worker.Interrupt
+	}
+	if err := d.worker(i/2).Add(context.Background(), r.task, mode); err != nil {
 		return fmt.Errorf("netdev: ring %d of port %q: %w", i, d.o.Name, err)
 	}
 	r.polled = true
 	return nil
 }
 
-// leave takes transmit ring i from its worker, if it is there, and finishes
-// what it holds. Afterwards only the session uses the ring.
+// leave takes ring i from its worker, if it is there, and finishes what it
+// holds. Afterwards only the session uses the ring.
 func (d *Device) leave(i int, reason metrics.Reason) {
 	r := &d.rings[i]
 	if !r.polled {
 		return
 	}
 	r.polled = false
-	if err := d.worker(i/2).Remove(r.tx.ctx, r.tx); err != nil {
+	if err := d.worker(i/2).Remove(context.Background(), r.task); err != nil {
 		d.o.Log.Error("worker did not leave a ring in order", "ring", i, "error", err)
 	}
-	if r.tx.n == 0 {
+	if r.task.held() == 0 {
 		return
 	}
-	if err := d.onWorker(i/2, func(c *worker.Context) { r.tx.finish(c, reason) }); err != nil {
+	if err := d.onWorker(i/2, func(c *worker.Context) { r.task.finish(c, reason) }); err != nil {
 		d.o.Log.Error("ring not finished in order", "ring", i, "error", err)
-		r.tx.finish(nil, reason)
+		r.task.finish(nil, reason)
 	}
 }
 
-// breakTx ends transmit ring i, which no worker polls, for a reason of ours.
-func (d *Device) breakTx(i int, cause error) {
+// breakTask ends ring i, which no worker polls, for a reason of ours.
+func (d *Device) breakTask(i int, cause error) {
 	r := &d.rings[i]
 	err := d.onWorker(i/2, func(c *worker.Context) {
-		r.tx.broken(cause)
-		c.Call(r.tx.q.TakeErr())
+		r.task.broken(cause)
+		c.Call(r.task.queue().TakeErr())
 	})
 	if err != nil {
 		d.o.Log.Error("ring not served", "ring", i, "error", errors.Join(cause, err))
 	}
 }
 
-// finishTx ends transmit ring i: its worker leaves it, what it still holds is
-// dropped and published, and its state is the answer.
-func (d *Device) finishTx(i int) virtqueue.State {
+// finish ends ring i, which has a task: its worker leaves it, what it still
+// holds is dropped and published, and its state is the answer.
+func (d *Device) finish(i int) virtqueue.State {
 	r := &d.rings[i]
 	d.leave(i, metrics.ReasonStopped)
-	state := r.tx.q.Suspend()
-	r.tx = nil
+	state := r.task.queue().Suspend()
+	r.task = nil
 	return state
 }
 

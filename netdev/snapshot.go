@@ -10,6 +10,9 @@ type Snapshot struct {
 	metrics.PortSnapshot
 	Features virtio.Features // accepted by the driver
 	Rings    []RingInfo
+
+	Commands        uint64 // that came by a control queue
+	CommandsRefused uint64 // of those: unknown, malformed or out of range
 }
 
 // RingInfo is the state of one ring.
@@ -23,10 +26,11 @@ type RingInfo struct {
 // Snapshot may be called concurrently with everything.
 func (d *Device) Snapshot() Snapshot {
 	s := Snapshot{PortSnapshot: d.counters.Snapshot(), Features: d.accepted(), Rings: make([]RingInfo, len(d.rings))}
+	s.Commands, s.CommandsRefused = d.commands.Value(), d.refused.Value()
 	for i := range d.rings {
 		r := &d.rings[i]
 		s.Rings[i] = RingInfo{Index: i, Started: r.is(ringStarted), Enabled: r.is(ringEnabled), Broken: r.is(ringBroken)}
-		if i%2 == 0 && d.nic.RxBroken(i/2) {
+		if i%2 == 0 && d.paired(i) && d.nic.RxBroken(i/2) {
 			s.Rings[i].Broken = true
 		}
 	}

@@ -1,7 +1,6 @@
 package netdev
 
 import (
-	"context"
 	"errors"
 	"sync/atomic"
 
@@ -27,8 +26,7 @@ type txRing struct {
 	q      *virtqueue.Queue
 	sender nbl.Sender
 	serial *serial
-	pool   *nbl.Pool       // of Lists that are Pending, so that a stale status decides nothing
-	ctx    context.Context // of the commands to its worker
+	pool   *nbl.Pool // of Lists that are Pending, so that a stale status decides nothing
 
 	chains [visitChains]virtqueue.Chain
 	lists  [visitChains]*nbl.List // one per chain
@@ -67,7 +65,7 @@ func newTxRing(d *Device, index int, q *virtqueue.Queue) *txRing {
 	if err != nil {
 		panic(err) // visitChains is a constant that NewPool takes
 	}
-	t := &txRing{dev: d, index: index, q: q, pool: pool, serial: &d.rings[index].serial, ctx: context.Background()}
+	t := &txRing{dev: d, index: index, q: q, pool: pool, serial: &d.rings[index].serial}
 	t.sender = nbl.NewSender(d.accepted(), (*uint64)(t.serial))
 	return t
 }
@@ -208,6 +206,10 @@ func (t *txRing) Arm() (more bool) {
 // FD is the kick (worker.Task).
 func (t *txRing) FD() int { return t.q.Kick().FD() }
 
+func (t *txRing) queue() *virtqueue.Queue { return t.q }
+
+func (t *txRing) held() int { return t.n }
+
 // finish drops what is still held for reason, publishes it and makes the call
 // for it. Without c, the worker having ended, the drop is all.
 func (t *txRing) finish(c *worker.Context, reason metrics.Reason) {
@@ -266,7 +268,6 @@ func (t *txRing) broken(err error) {
 	t.q.Break(err)
 	if !t.told {
 		t.told = true
-		t.dev.rings[t.index].set(ringBroken, true)
-		t.dev.o.OnBroken(t.index, err)
+		t.dev.ringBroken(t.index, err)
 	}
 }

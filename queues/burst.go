@@ -73,7 +73,7 @@ func (b *burst) reset() {
 // Frames that this receiver cannot take as they are become complete ones.
 func (r *rxRing) gather(b *burst, soft *nbl.Softener, batch []*nbl.List) {
 	soft.StartBurst()
-	open := r.nic.adapter.queue0.Load() && r.maxPlain == 0 // to every frame of queue 0's way
+	open := r.nic.adapter.queue0.Load() && r.maxPlain == 0 && r.nic.modes.Load() == nil // to every frame of queue 0's way
 	bytes := 0
 	for i, l := range batch {
 		if b.n == burstFrames || bytes >= burstBytes {
@@ -98,9 +98,13 @@ func (r *rxRing) gather(b *burst, soft *nbl.Softener, batch []*nbl.List) {
 	}
 }
 
-// admits says why this frame may not enter, by the delivery rule: a filter's
-// frame needs its queue running, every other one queue 0.
+// admits says why this frame may not enter: the driver does not want it, or by
+// the delivery rule: a filter's frame needs its queue running, every other one
+// queue 0.
 func (r *rxRing) admits(l *nbl.List) metrics.Reason {
+	if reason := r.nic.unwanted(l); reason != metrics.ReasonNone {
+		return reason
+	}
 	if l.QueueID != 0 {
 		if q := r.nic.queue.Load(); q != nil && q.id == l.QueueID {
 			if !q.running.Load() {

@@ -35,6 +35,8 @@ type NIC struct {
 	steering *flowTable // nil with a single pair
 
 	queue atomic.Pointer[Queue] // nil: served by queue 0
+	modes atomic.Pointer[Modes] // nil: everything is wanted
+	using atomic.Int32          // pairs that the driver uses; 0: not said
 
 	mu    sync.Mutex        // guards what follows; never held while waiting for a worker
 	mem   *sharedmem.Map    // referenced; nil: none

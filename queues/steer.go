@@ -32,9 +32,9 @@ func (n *NIC) route(batch []*nbl.List) (*rxRing, []*nbl.List) {
 // onlyPair is the pair that frames go by when there is no choice: the only one
 // in use, or pair 0 when none is.
 func (n *NIC) onlyPair() (pair int, ok bool) {
-	used := 0
-	for i := range n.rings {
-		if !n.rings[i].usable() {
+	used, rings := 0, n.choice()
+	for i := range rings {
+		if !rings[i].usable() {
 			continue
 		}
 		if used++; used > 1 {
@@ -49,14 +49,14 @@ func (n *NIC) onlyPair() (pair int, ok bool) {
 // (but always the same) when it has sent none; when that one is not in use,
 // the next that is.
 func (n *NIC) pairOf(l *nbl.List) int {
-	hash := l.FlowHash()
-	want := int(hash>>16) % len(n.rings)
+	hash, rings := l.FlowHash(), n.choice()
+	want := int(hash>>16) % len(rings)
 	if known := n.steering.pair[hash%flowSlots].Load(); known != 0 {
 		want = int(known) - 1
 	}
-	for i := range n.rings {
-		at := (want + i) % len(n.rings)
-		if n.rings[at].usable() {
+	for i := range rings {
+		at := (want + i) % len(rings)
+		if rings[at].usable() {
 			return at
 		}
 	}

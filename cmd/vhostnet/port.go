@@ -36,14 +36,13 @@ var portName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 const maxPairs = 128
 
 // frontends are masks for front-ends that take a feature and cannot use it:
-// crosvm and libkrun hand the control queue to the back-end, which does not
-// serve it.
+// libkrun starts packed rings at a position that is none.
 var frontends = map[string]virtio.Features{
 	"qemu":             0,
 	"cloud-hypervisor": 0,
 	"dpdk":             0,
-	"crosvm":           virtio.NetCtrlVQ | virtio.NetMQ,
-	"libkrun":          virtio.NetCtrlVQ | virtio.NetMQ,
+	"crosvm":           0,
+	"libkrun":          virtio.RingPacked,
 }
 
 // parsePort reads NAME=PATH[,key=value...].

@@ -19,7 +19,7 @@ func TestParsePort(t *testing.T) {
 		"w=s,mac=52:54:00:12:34:56":       {name: "w", path: "s", fd: -1, mac: [6]byte{0x52, 0x54, 0, 0x12, 0x34, 0x56}},
 		"w=s,mtu=9000,pairs=128":          {name: "w", path: "s", fd: -1, mtu: 9000, pairs: 128},
 		"w=s,mask=csum+mq,mask=mrg_rxbuf": {name: "w", path: "s", fd: -1, mask: virtio.NetCsum | virtio.NetMQ | virtio.NetMrgRxBuf},
-		"w=s,frontend=crosvm,mask=csum":   {name: "w", path: "s", fd: -1, mask: virtio.NetCsum | virtio.NetMQ | virtio.NetCtrlVQ},
+		"w=s,frontend=libkrun,mask=csum":  {name: "w", path: "s", fd: -1, mask: virtio.NetCsum | virtio.RingPacked},
 		"w=@s":                            {name: "w", path: "@s", fd: -1},
 		"w=fd:7":                          {name: "w", fd: 7, from: "--port w=fd:7"},
 		"w=./fd:7":                        {name: "w", path: "./fd:7", fd: -1},

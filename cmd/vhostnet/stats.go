@@ -52,6 +52,9 @@ type portReport struct {
 	Stalls        uint64            `json:"stalls"`
 	Drops         map[string]uint64 `json:"drops"` // by reason, without zeros
 
+	Commands        uint64 `json:"control_commands"`
+	CommandsRefused uint64 `json:"control_commands_refused"`
+
 	TxRate *float64 `json:"tx_frames_per_second,omitempty"`
 	RxRate *float64 `json:"rx_frames_per_second,omitempty"`
 	TxBits *float64 `json:"tx_bits_per_second,omitempty"`
@@ -90,7 +93,7 @@ func (r *reporter) report(now time.Time, name string, s netdev.Snapshot, served 
 		Rings:    slices.DeleteFunc(s.Rings, func(r netdev.RingInfo) bool { return !r.Started }),
 		TxFrames: s.TxFrames, TxBytes: s.TxBytes, RxFrames: s.RxFrames, RxBytes: s.RxBytes,
 		Soft: s.SoftOffload, Flooded: s.Flooded, Moved: s.Moved, ForeignSource: s.ForeignSource,
-		TableFull: s.TableFull, Stalls: s.Stalls, Drops: s.DropsByReason(),
+		Commands: s.Commands, CommandsRefused: s.CommandsRefused, TableFull: s.TableFull, Stalls: s.Stalls, Drops: s.DropsByReason(),
 		Sessions: served.Sessions, Refused: served.Refused, Closed: served.Closed, SecondFrontEnds: served.SecondFrontend,
 	}
 	if before, ok := r.last[name]; ok {

@@ -40,6 +40,7 @@ type FrontEnd struct {
 	guest    Guest
 	accepted virtio.Features
 	rings    []*ring // of the guest that has booted, nil before
+	ctrl     *ring   // its control queue if the back-end is to serve it, otherwise nil
 	active   int     // queue pairs that the guest has enabled
 	running  bool    // between start and stop
 	resumed  bool    // the rings went on over a new connection
@@ -253,6 +254,9 @@ func (f *FrontEnd) choose(g Guest) virtio.Features {
 	}
 	if f.o.Pairs == 1 {
 		all &^= virtio.NetMQ
+	}
+	if f.kind.forwards && (!g.Control || !all.Has(virtio.NetCtrlVQ)) {
+		all &^= control
 	}
 	return consistent(all)
 }

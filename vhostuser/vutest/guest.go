@@ -3,6 +3,7 @@ package vutest
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"vhostnet/sharedmem"
 	"vhostnet/virtio"
@@ -42,13 +43,18 @@ func (f *FrontEnd) boot(g Guest) (err error) {
 		}
 		f.rings = append(f.rings, r)
 	}
+	if f.kind.forwards && f.accepted.Has(virtio.NetCtrlVQ) {
+		if f.ctrl, err = newRing(f.controlIndex(), controlRingSize, f.accepted, f.mem); err != nil {
+			return err
+		}
+	}
 	if err := f.wire(g); err != nil {
 		return err
 	}
 	return sharedmem.Guard(func() error {
-		for _, r := range f.rings {
+		for _, r := range f.all() {
 			r.drv.NoCalls()
-			if r.index%2 == 0 {
+			if r != f.ctrl && r.index%2 == 0 {
 				if err := r.postReceive(g); err != nil {
 					return err
 				}
@@ -60,7 +66,7 @@ func (f *FrontEnd) boot(g Guest) (err error) {
 
 // wire gives the rings their interrupts.
 func (f *FrontEnd) wire(g Guest) error {
-	for _, r := range f.rings {
+	for _, r := range f.all() {
 		switch {
 		case f.kind.oneCall && len(f.lines) > 0:
 		case g.NoVector && !f.kind.oneCall:
@@ -81,13 +87,24 @@ func (f *FrontEnd) wire(g Guest) error {
 
 // shutdown ends the guest: its rings are gone, its memory can be had again.
 func (f *FrontEnd) shutdown() {
-	for _, r := range f.rings {
+	for _, r := range f.all() {
 		r.close()
 	}
 	for _, l := range f.lines {
 		l.close()
 	}
-	f.rings, f.lines, f.active = nil, nil, 0
+	f.rings, f.ctrl, f.lines, f.active = nil, nil, nil, 0
+}
+
+// controlRingSize is the entries of a control queue.
+const controlRingSize = 64
+
+// all are the rings that the back-end is told of.
+func (f *FrontEnd) all() []*ring {
+	if f.ctrl == nil {
+		return f.rings
+	}
+	return append(slices.Clone(f.rings), f.ctrl)
 }
 
 var errNoGuest = errors.New("vutest: no guest has booted; Start it first")

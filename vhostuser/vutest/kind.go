@@ -41,9 +41,9 @@ type kind struct {
 	name     string
 	protocol vhostuser.Protocol // protocol features it takes if offered
 	features virtio.Features    // features it lets through to SET_FEATURES if offered
-	maxPairs int                // queue pairs that its guest can use; 0: any number
 	layout   func(size uint64) []Region
 	oneCall  bool // one call event for all rings
+	forwards bool // the control queue is the back-end's to serve
 	legacy   bool // its guests may be older than virtio 1.0
 	resets   bool // packed rings begin anew at every start
 	barrier  bool // without REPLY_ACK, GET_FEATURES follows SET_VRING_ENABLE

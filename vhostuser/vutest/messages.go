@@ -185,9 +185,9 @@ func (f *FrontEnd) getVringBase(ctx context.Context, r *ring) error {
 	return nil
 }
 
-// each does a step for every ring of the guest.
+// each does a step for every ring of the guest, a forwarded control queue last.
 func (f *FrontEnd) each(ctx context.Context, steps ...func(context.Context, *ring) error) error {
-	for _, r := range f.rings {
+	for _, r := range f.all() {
 		for _, step := range steps {
 			if err := step(ctx, r); err != nil {
 				return fmt.Errorf("ring %d: %w", r.index, err)

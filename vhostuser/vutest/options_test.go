@@ -12,7 +12,6 @@ func TestOptionsAreChecked(t *testing.T) {
 	for name, o := range map[string]Options{
 		"no kind":            {},
 		"unknown kind":       {Kind: 99},
-		"pairs of crosvm":    {Kind: Crosvm, Pairs: 2},
 		"negative pairs":     {Kind: QEMU10, Pairs: -1},
 		"little memory":      {Kind: QEMU10, MemorySize: 1 << 20},
 		"crooked memory":     {Kind: QEMU10, MemorySize: 16<<20 + 1},
@@ -80,6 +79,15 @@ func TestFeatures(t *testing.T) {
 		}
 		if p := kd.protocol; p.Has(vhostuser.ProtocolReplyAck) != (k != Libkrun) {
 			t.Errorf("%s: protocol features %s", k, p)
+		}
+	}
+	for _, k := range []Kind{Crosvm, Libkrun} {
+		f := &FrontEnd{o: Options{Kind: k, Pairs: 2}, kind: &kinds[k], offered: all}
+		if got := f.choose(Guest{Control: true}); !got.Has(virtio.NetCtrlVQ | virtio.NetMQ | virtio.NetCtrlRx) {
+			t.Errorf("%s: a guest that uses the control queue accepts %s", k, got)
+		}
+		if f.offered &^= virtio.NetCtrlVQ; f.choose(Guest{Control: true})&control != 0 {
+			t.Errorf("%s: a guest without a control queue accepts features that need it", k)
 		}
 	}
 	f := &FrontEnd{o: Options{Pairs: 1}, kind: &kinds[QEMU10], offered: all}

@@ -30,32 +30,31 @@ var cloudHypervisor = kind{
 }
 
 // crosvm negotiates REPLY_ACK and asks for no acknowledgement. It forwards the
-// control queue, which the back-ends that this package is for do not serve
-// yet, so that its VMs are run without.
+// control queue.
 var crosvm = kind{
 	name: "crosvm",
 	protocol: vhostuser.ProtocolConfig | vhostuser.ProtocolMQ | vhostuser.ProtocolBackendReq |
 		vhostuser.ProtocolDeviceState | vhostuser.ProtocolReplyAck,
-	features: (1<<24-1)&^control | virtio.Version1 | virtio.EventIdx,
-	maxPairs: 1,
+	features: 1<<24 - 1 | virtio.Version1 | virtio.EventIdx,
+	forwards: true,
 	layout:   layoutSplit,
 	acked:    anyOf(),
 	base:     func(_ *FrontEnd, r *ring) uint32 { return r.base },
 	connect:  (*FrontEnd).crosvmConnect,
 	start:    (*FrontEnd).crosvmStart,
 	stop:     (*FrontEnd).disableAndStop,
-	usePairs: func(*FrontEnd, context.Context, int) error { return nil },
+	usePairs: (*FrontEnd).commandPairs,
 	memory:   (*FrontEnd).setMemTable,
 }
 
 // libkrun sends SET_OWNER when the guest is ready and not before, SET_FEATURES
 // behind the memory, and resets by disabling alone: the next start finds rings
-// that were never stopped. Its control queue is crosvm's.
+// that were never stopped. It forwards the control queue, too.
 var libkrun = kind{
 	name:     "libkrun",
 	protocol: vhostuser.ProtocolConfig | vhostuser.ProtocolMQ,
-	features: ^(control | virtio.RingPacked | virtio.LogAll | virtio.ProtocolFeatures | virtio.AccessPlatform),
-	maxPairs: 1,
+	features: ^(virtio.RingPacked | virtio.LogAll | virtio.ProtocolFeatures | virtio.AccessPlatform),
+	forwards: true,
 	layout:   layoutFiles,
 	oneCall:  true,
 	acked:    anyOf(),
@@ -63,14 +62,16 @@ var libkrun = kind{
 	connect:  (*FrontEnd).krunConnect,
 	start:    (*FrontEnd).krunStart,
 	stop: func(f *FrontEnd, ctx context.Context) error {
-		if err := f.enableFirst(ctx, 0, len(f.rings)/2); err != nil {
+		if err := f.each(ctx, func(ctx context.Context, r *ring) error {
+			return f.setEnable(ctx, r.index, false)
+		}); err != nil {
 			return err
 		}
 		// libkrun does not wait, so that its guests can see a late write. A
 		// test has to know when there are none.
 		return f.Barrier(ctx)
 	},
-	usePairs: func(*FrontEnd, context.Context, int) error { return nil },
+	usePairs: (*FrontEnd).commandPairs,
 	memory:   (*FrontEnd).setMemTable,
 }
 
@@ -159,9 +160,7 @@ func (f *FrontEnd) crosvmStart(ctx context.Context) error {
 	if err := f.setMemTable(ctx); err != nil {
 		return err
 	}
-	f.active = len(f.rings) / 2
-	return f.each(ctx, f.setVringNum, f.setVringAddr, f.setVringBase, f.setVringCall, f.setVringKick,
-		func(ctx context.Context, r *ring) error { return f.setEnable(ctx, r.index, true) })
+	return f.forwardedStart(ctx, f.setVringNum, f.setVringAddr, f.setVringBase, f.setVringCall, f.setVringKick)
 }
 
 func (f *FrontEnd) krunConnect(ctx context.Context) error {
@@ -184,7 +183,16 @@ func (f *FrontEnd) krunStart(ctx context.Context) error {
 	if err := f.setFeatures(ctx); err != nil {
 		return err
 	}
+	return f.forwardedStart(ctx, f.setVringNum, f.setVringBase, f.setVringAddr, f.setVringKick, f.setVringCall)
+}
+
+// forwardedStart starts and enables every ring; the guest says by its control
+// queue how many pairs it uses.
+func (f *FrontEnd) forwardedStart(ctx context.Context, steps ...func(context.Context, *ring) error) error {
 	f.active = len(f.rings) / 2
-	return f.each(ctx, f.setVringNum, f.setVringBase, f.setVringAddr, f.setVringKick, f.setVringCall,
-		func(ctx context.Context, r *ring) error { return f.setEnable(ctx, r.index, true) })
+	steps = append(steps, func(ctx context.Context, r *ring) error { return f.setEnable(ctx, r.index, true) })
+	if err := f.each(ctx, steps...); err != nil {
+		return err
+	}
+	return f.usePairs(ctx, f.guest.Pairs)
 }
