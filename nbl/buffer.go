@@ -5,12 +5,22 @@ import "vhostnet/sharedmem"
 // MDL is a memory descriptor: one contiguous window on the packet's memory.
 type MDL = sharedmem.Block
 
+// bytesMDL is an MDL over private memory.
+func bytesMDL(b []byte) MDL { return sharedmem.BytesBlock(b) }
+
 // Buffer is a NET_BUFFER: Length bytes of frame that start Offset bytes into a
-// chain of MDLs. What lies before Offset is not the frame's (virtio_net_hdr).
+// chain of MDLs. What lies before Offset is not the frame's (virtio_net_hdr),
+// nor is what lies behind its end.
+//
+//	MDLs    [ MDL 0          ][ MDL 1       ][ MDL 2 ]
+//	        |<- Offset ->|<-- Length -->|
+//	          unused      the frame      unused
+//
+// Offset + Length is never more than the MDLs hold.
 type Buffer struct {
-	MDLs   []MDL
-	Offset uint32
-	Length uint32
+	MDLs   []MDL  // the chain (MdlChain); the order is that of the bytes
+	Offset uint32 // of the frame in the chain, bytes (DataOffset)
+	Length uint32 // of the frame, bytes (DataLength)
 }
 
 // At is a cursor that stands off bytes into the frame.

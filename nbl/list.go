@@ -1,6 +1,8 @@
 package nbl
 
 import (
+	"sync/atomic"
+
 	"vhostnet/metrics"
 	"vhostnet/sharedmem"
 	"vhostnet/virtio"
@@ -64,13 +66,49 @@ type List struct {
 
 	more *more // what most packets have nothing of; nil for them
 
-	Renewed uint8 // how often Since began anew while it was Busy
-	_       [7]byte
+	Renewed  uint8 // how often Since began anew while it was Busy
+	children int32 // atomic: Lists derived from it (ChildRefCount)
 }
 
 // Header is the private copy of the frame's head: decisions read only it, and
 // the delivered frame starts with it. It is valid until the List is reused.
 func (l *List) Header() []byte { return l.header[:l.headerLen] }
+
+// Children is how many Lists that were derived from this one are not freed yet
+// (ChildRefCount). The parent is to be kept until it is 0.
+func (l *List) Children() int { return int(atomic.LoadInt32(&l.children)) }
+
+// Parent is the List that this one was derived from, nil when it was not
+// (ParentNetBufferList).
+func (l *List) Parent() *List {
+	if l.more == nil {
+		return nil
+	}
+	return l.more.parent
+}
+
+// NumBuffers is how many NET_BUFFERs the List has: one, except for Lists of
+// pools without, and those to which more were chained.
+func (l *List) NumBuffers() int {
+	switch {
+	case l.more == nil:
+		return 1
+	case l.more.bare:
+		return len(l.more.extra)
+	}
+	return 1 + len(l.more.extra)
+}
+
+// NetBuffer is the i-th NET_BUFFER of the List; it panics when there is none.
+func (l *List) NetBuffer(i int) *Buffer {
+	if l.more == nil || !l.more.bare {
+		if i == 0 {
+			return &l.Buffer
+		}
+		i--
+	}
+	return &l.more.extra[i].Buffer
+}
 
 // Serial names the packet: two packets never share it, whatever List carries
 // them.

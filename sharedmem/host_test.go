@@ -1,8 +1,8 @@
 package sharedmem
 
 import (
-	"cmp"
 	"bytes"
+	"cmp"
 	"errors"
 	"math"
 	"math/rand/v2"

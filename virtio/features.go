@@ -41,6 +41,8 @@ const (
 	NetGuestUSO4         Features = 1 << 54 // driver takes UDPv4 segmentation frames
 	NetGuestUSO6         Features = 1 << 55 // driver takes UDPv6 segmentation frames
 	NetHostUSO           Features = 1 << 56 // device takes UDP segmentation frames
+	NetHashReport        Features = 1 << 57 // device reports a hash with each frame; never offered here
+	NetRSCExt            Features = 1 << 61 // device tells of coalesced segments; never offered here
 	NetSpeedDuplex       Features = 1 << 63 // config space has speed and duplex
 )
 

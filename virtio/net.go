@@ -6,6 +6,7 @@ import "encoding/binary"
 const (
 	NetFlagNeedsCsum uint8 = 1 // the checksum at CsumStart+CsumOffset holds the pseudo-header sum only
 	NetFlagDataValid uint8 = 2 // the checksum was verified
+	NetFlagRSCInfo   uint8 = 4 // CsumStart and CsumOffset are the segments and duplicate ACKs that were coalesced
 )
 
 // GSO types of virtio_net_hdr (virtio 1.3, section 5.1.6).
