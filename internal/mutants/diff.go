@@ -65,7 +65,7 @@ func (m *Mutant) parse(text string) error {
 	if m.Test == "" || m.Why == "" {
 		return errors.New(`its head needs "Test: PACKAGE TEST" and "Why: REASON"`)
 	}
-	for _, part := range strings.Split(body, "\n--- ") {
+	for part := range strings.SplitSeq(body, "\n--- ") {
 		if err := m.parseFile(part); err != nil {
 			return err
 		}
