@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"vhostnet/sharedmem"
+	"vhostnet/vhostuser"
 	"vhostnet/virtio"
 	"vhostnet/virtqueue/vqtest"
 )
@@ -160,3 +161,8 @@ func (f *FrontEnd) Outstanding(i int) int {
 // Base is the answer to the last GET_VRING_BASE of ring i. It panics when there
 // is no such ring.
 func (f *FrontEnd) Base(i int) uint32 { return f.mustRing(i).base }
+
+// VringAddr is what the front-end says of the addresses of ring i: those of its
+// parts in the front-end, and the guest address of its used ring as the log
+// address. It panics when there is no such ring.
+func (f *FrontEnd) VringAddr(i int) vhostuser.VringAddr { return f.mustRing(i).addr }
