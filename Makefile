@@ -4,7 +4,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 PKGS    := ./...
 export CGO_ENABLED := 0
 
-.PHONY: help build test unit race fuzz integration doubleread mutants check lint fmt tidy vuln bench bench-dpdk bench-restart demo soak clean
+.PHONY: help build test unit race fuzz integration doubleread mutants check lint fmt tidy vuln bench conformance bench-dpdk bench-restart demo soak clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ vuln: ## known vulnerabilities in what is linked (in no gate: the answer changes
 
 bench: ## Go benchmarks over vqtest: ns per packet and allocs
 	$(GO) test -run '^$$' -bench . -benchmem -count=1 ./bench/... ./virtqueue/... ./vswitch/... ./nbl/...
+
+conformance: build ## docs/conformance.md: what vhostnet and DPDK's own back-end make of "vhostnet conform"
+	VHOSTNET=$(CURDIR)/bin/vhostnet $(GO) run ./integration/conformance > docs/conformance.md.new
+	mv docs/conformance.md.new docs/conformance.md
 
 bench-dpdk: build ## VM to VM against DPDK's own back-end, with DPDK as front-end
 	$(GO) run ./bench/dpdk

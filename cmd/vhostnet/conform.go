@@ -93,8 +93,8 @@ func (o *conformOptions) check() error {
 	for _, name := range o.only {
 		if !slices.Contains(names, name) {
 			hint := "a report lists them"
-			if close := similar(name, names); len(close) > 0 {
-				hint = "did you mean " + strings.Join(close, " or ") + "?"
+			if meant := similar(name, names); len(meant) > 0 {
+				hint = "did you mean " + strings.Join(meant, " or ") + "?"
 			}
 			return fmt.Errorf("--only %s: no scenario has this name; %s", name, hint)
 		}

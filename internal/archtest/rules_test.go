@@ -46,7 +46,7 @@ var rules = map[string]rule{
 
 	"cmd/vhostnet": {
 		level:    7, // the only place that knows all names
-		imports:  list("internal/sys metrics nbl netdev queues sharedmem vhostuser virtio virtqueue vswitch worker"),
+		imports:  list("internal/sys metrics nbl netdev queues sharedmem vhostuser vhostuser/conform virtio virtqueue vswitch worker"),
 		external: list(hclog + " github.com/spf13/ github.com/coreos/go-systemd/v22/activation"), syscall: true, // names of signals
 	},
 
@@ -62,15 +62,18 @@ var rules = map[string]rule{
 		imports: list("internal/sys sharedmem vhostuser virtio virtqueue virtqueue/vqtest"),
 		syscall: true, // plays a hostile owner of descriptors
 	},
+	// Scenarios for any back-end, which a command plays.
+	"vhostuser/conform": {level: 5, imports: list("internal/sys vhostuser vhostuser/vutest virtio"), syscall: true},
 
 	// Programs that start ours or its tests, and what runs inside the guests.
-	"bench/dpdk":         {level: 8, syscall: true},
-	"internal/mutants":   {level: 8, syscall: true},
-	"integration/agent":  {level: 8, syscall: true},
-	"integration/stream": {level: 8},
-	"integration":        {level: 9, imports: list("integration/agent integration/stream"), syscall: true},
-	"integration/guest":  {level: 9, imports: list("integration/agent integration/stream"), syscall: true},
-	"integration/demo":   {level: 10, imports: list("integration"), syscall: true},
+	"bench/dpdk":              {level: 8, syscall: true},
+	"internal/mutants":        {level: 8, syscall: true},
+	"integration/agent":       {level: 8, syscall: true},
+	"integration/stream":      {level: 8},
+	"integration":             {level: 9, imports: list("integration/agent integration/stream"), syscall: true},
+	"integration/guest":       {level: 9, imports: list("integration/agent integration/stream"), syscall: true},
+	"integration/demo":        {level: 10, imports: list("integration"), syscall: true},
+	"integration/conformance": {level: 10, imports: list("integration"), syscall: true},
 }
 
 const hclog = "github.com/hashicorp/go-hclog"

@@ -7,7 +7,6 @@ import (
 	"net"
 	"slices"
 	"time"
-
 )
 
 // Options say what back-end is asked, and how patiently.
@@ -153,4 +152,3 @@ func Failed(list []Outcome) (n int) {
 	}
 	return n
 }
-

@@ -47,7 +47,8 @@ func (s *subject) setLog(f *vutest.FrontEnd) (*dirtyLog, error) {
 	}
 	payload := append(vhostuser.U64(logBytes).Marshal(), vhostuser.U64(0).Marshal()...)
 	// It has a reply of its own, of which every back-end has another form.
-	if err := f.SendRaw(s.ctx, vhostuser.Message(vhostuser.SetLogBase, vhostuser.FlagVersion, payload), []*sys.FD{fd}); err == nil {
+	err = f.SendRaw(s.ctx, vhostuser.Message(vhostuser.SetLogBase, vhostuser.FlagVersion, payload), []*sys.FD{fd})
+	if err == nil {
 		_, _, err = f.Receive(s.ctx)
 	}
 	if err != nil {

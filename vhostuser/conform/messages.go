@@ -13,7 +13,7 @@ import (
 func messages() []Scenario {
 	return []Scenario{
 		{"offers-protocol-features", "offers bit 30, REPLY_ACK and VERSION_1: without them QEMU's NIC does not come up", (*subject).offersBasics},
-		{"offers-nothing-odd", "offers neither in-band notifications nor Xen mappings, which QEMU accepts blindly, nor bits 41 and 42 (traps 3.3, 7.37)", (*subject).offersNothingOdd},
+		{"offers-nothing-odd", "offers neither in-band notifications nor Xen mappings, which QEMU accepts blindly, nor bits 41 and 42 (trap 7.37)", (*subject).offersNothingOdd},
 		{"trap-7.1-enable-early", "takes SET_VRING_ENABLE before SET_FEATURES and before any ring", func(s *subject) error {
 			return s.takes(vhostuser.SetVringEnable, vhostuser.VringState{Index: 0, Num: 1}.Marshal(), vhostuser.VringState{Index: 1, Num: 1}.Marshal())
 		}},
