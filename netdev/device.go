@@ -50,6 +50,8 @@ type Options struct {
 	Speed   uint32          // of the link, as the driver is told, Mbit/s, up to 2^31-1; 0: unknown
 	Mask    virtio.Features // features not to be offered
 	Mode    worker.Mode     // how its transmit rings are polled
+	Queue   QueueMode       // who drives the verbs of its queue
+	Home    int             // 1 + index of the worker to begin on; 0: one with few rings
 	Adapter *queues.Adapter
 	Switch  *vswitch.Switch
 	Group   *worker.Group
@@ -72,10 +74,16 @@ type Device struct {
 	counters metrics.Port
 	commands metrics.Counter // of control queues
 	refused  metrics.Counter // of those
-	home     int             // index of the worker that polls pair 0
 
 	draining atomic.Bool  // nothing is taken from the guest any more; see Drain
 	held     atomic.Int64 // chains that its transmit rings hold, as far as they have told since then
+	steering *vswitch.Steering
+	verbs    *queues.Binding
+
+	// tasks guards which worker polls which ring. It is held while a worker
+	// reaches its safe point, which is soon: no worker ever takes it.
+	tasks sync.Mutex
+	home  atomic.Int32 // index of the worker that polls pair 0; changed under tasks
 
 	features   atomic.Uint64 // virtio.Features that the driver accepted
 	announcing atomic.Bool   // the driver is asked to announce itself
@@ -84,7 +92,8 @@ type Device struct {
 	rings      []ring         // by index of the device: 2p receives, 2p+1 transmits, see controlIndex
 	ctrl       *control       // what the driver said by its control queue; nil while that is not started
 
-	queue     queues.QueueID // 0: served by queue 0
+	queue     queues.QueueID // that the session allocated; 0: none
+	filter    queues.FilterID
 	completed bool
 	lacking   bool           // a queue was wanted in vain, and the log says so
 	freeing   sync.WaitGroup // FREE_QUEUE in the background
@@ -95,10 +104,10 @@ type Device struct {
 // ring is what a Device knows of one ring. Only the session's goroutine uses
 // what is not atomic.
 type ring struct {
-	state  atomic.Uint32 // bits below; read by Snapshot
-	task   ringTask      // transmit and control rings; nil while stopped
-	polled bool          // task is on its worker
-	serial serial        // of the packets that are sent; the worker's while polled
+	state  atomic.Uint32  // bits below; read by Snapshot
+	task   ringTask       // transmit and control rings; nil while stopped
+	at     *worker.Worker // that polls task, nil: none; changed under Device.tasks
+	serial serial         // of the packets that are sent; the worker's while polled
 }
 
 // ringTask is a ring that a worker looks after. Only that worker calls it while
@@ -149,6 +158,9 @@ func New(o Options) (*Device, error) {
 	if o.MTU != 0 && o.MTU < minMTU {
 		return nil, fmt.Errorf("netdev: port %q: MTU %d; %d to 65535 are possible", o.Name, o.MTU, minMTU)
 	}
+	if workers := len(o.Group.Workers()); o.Home < 0 || o.Home > workers {
+		return nil, fmt.Errorf("netdev: port %q: home %d; 1 to %d name a worker, 0 none", o.Name, o.Home, workers)
+	}
 	if o.MAC[0]&1 != 0 {
 		return nil, fmt.Errorf("netdev: port %q: MAC %x is a group address; a VM needs a unicast one", o.Name, o.MAC)
 	}
@@ -179,7 +191,13 @@ func New(o Options) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netdev: port %q: %w", o.Name, err)
 	}
-	d.home = o.Group.Pick().Index()
+	d.steering = o.Switch.Steering(d.port)
+	d.verbs = o.Adapter.Bind("port " + o.Name)
+	home := o.Group.Pick().Index()
+	if o.Home != 0 {
+		home = o.Home - 1
+	}
+	d.home.Store(int32(home))
 	return d, nil
 }
 
@@ -296,7 +314,7 @@ func (d *Device) onWorker(pair int, f func(c *worker.Context)) error {
 // beginning at the device's home.
 func (d *Device) worker(pair int) *worker.Worker {
 	all := d.o.Group.Workers()
-	return all[(d.home+pair)%len(all)]
+	return all[(int(d.home.Load())+pair)%len(all)]
 }
 
 // DeriveMAC is the address of a port that was given none: locally administered

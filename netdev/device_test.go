@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
@@ -61,8 +62,9 @@ func TestWorkersHaveStopped(t *testing.T) {
 func TestCloseIsBounded(t *testing.T) {
 	l := newLab(t)
 	waiting := make(chan struct{})
+	var once sync.Once
 	adapter, err := queues.NewAdapter(queues.Options{Workers: 1, Quiesce: func(ctx context.Context) error {
-		close(waiting)
+		once.Do(func() { close(waiting) })
 		<-ctx.Done()
 		return ctx.Err()
 	}})
@@ -79,7 +81,7 @@ func TestCloseIsBounded(t *testing.T) {
 	if err := d.Close(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Close = %v, want %v", err, context.Canceled)
 	}
-	if err := adapter.Halt(); err == nil {
+	if err := adapter.Halt(); err == nil { // it is paused: nobody restarted it
 		t.Error("the queue was freed though workers may be using it")
 	}
 }
@@ -91,8 +93,9 @@ func TestLackOfQueuesIsLoggedOnce(t *testing.T) {
 	var log bytes.Buffer
 	l.d.o.Log = hclog.New(&hclog.LoggerOptions{Output: &log})
 	var taken []queues.QueueID
+	other := l.adapter.Bind("other")
 	for {
-		id, err := l.adapter.AllocateQueue(queues.QueueParameters{VMName: "other", NIC: l.d.nic, Steering: l.d.o.Switch.Steering(l.d.port)})
+		id, err := other.AllocateQueue(queues.QueueParameters{VMName: "other", NIC: l.d.nic, Steering: l.d.o.Switch.Steering(l.d.port)})
 		if err != nil {
 			break
 		}
@@ -105,7 +108,7 @@ func TestLackOfQueuesIsLoggedOnce(t *testing.T) {
 		t.Errorf("%d lines were logged:\n%s", n, log.Bytes())
 	}
 	for _, id := range taken {
-		l.must(l.adapter.FreeQueue(context.Background(), id))
+		l.must(other.FreeQueue(context.Background(), id))
 	}
 	l.d.Negotiated(virtio.Version1)
 	if l.d.queue == 0 || l.d.lacking {

@@ -48,6 +48,7 @@ func newLab(t *testing.T) *lab {
 	l.must(err)
 	l.adapter, err = queues.NewAdapter(queues.Options{Workers: 1, Quiesce: group.Quiesce})
 	l.must(err)
+	l.must(l.adapter.Restart())
 	l.d, err = New(Options{Name: "port", MAC: labMAC, Pairs: 2, Adapter: l.adapter, Switch: sw, Group: group})
 	l.must(err)
 	id, err := sw.Attach(l.never, vswitch.PortOptions{Wait: time.Hour})
@@ -66,7 +67,7 @@ func newLab(t *testing.T) *lab {
 		defer cancel()
 		l.must(l.d.Close(end))
 		l.stop()
-		l.must(l.adapter.Halt())
+		l.must(l.adapter.Close(context.Background()))
 	})
 	return l
 }

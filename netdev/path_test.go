@@ -49,7 +49,8 @@ func emptyPath(tb testing.TB, f virtio.Features) *path {
 	must(err)
 	adapter, err := queues.NewAdapter(queues.Options{Workers: 1, Quiesce: func(context.Context) error { return nil }})
 	must(err)
-	tb.Cleanup(func() { must(adapter.Halt()) })
+	must(adapter.Restart())
+	tb.Cleanup(func() { must(adapter.Close(context.Background())) })
 	var devices [2]*Device
 	for i := range devices {
 		devices[i], err = New(Options{Name: fmt.Sprintf("port%d", i), Pairs: 1, Adapter: adapter, Switch: sw, Group: group})

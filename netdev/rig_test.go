@@ -84,6 +84,7 @@ func newRigWith(t *testing.T, o rigOptions, ports ...netdev.Options) *rig {
 		OnEvent: func(e queues.Event) { r.note(func() { r.events = append(r.events, e) }) },
 	})
 	r.must(err)
+	r.must(r.adapter.Restart())
 	r.budget, err = sharedmem.NewBudget(o.limits)
 	r.must(err)
 	for _, p := range ports {
@@ -135,7 +136,7 @@ func (r *rig) serve(restoreProcs func()) {
 		}
 		stopWorkers()
 		working.Wait()
-		if err := r.adapter.Halt(); err != nil {
+		if err := r.adapter.Close(context.Background()); err != nil {
 			r.t.Error(err)
 		}
 		restoreProcs()

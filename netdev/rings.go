@@ -163,38 +163,55 @@ func (d *Device) ended(i int) {
 // attend lets the worker poll ring i if it is to be polled and is not.
 func (d *Device) attend(i int) error {
 	r := &d.rings[i]
-	if r.task == nil || r.polled || !r.is(ringEnabled) {
+	if r.task == nil || !r.is(ringEnabled) {
 		return nil
 	}
-	mode := d.o.Mode
-	if _, ok := r.task.(*ctrlRing); ok {
-		mode = worker.Interrupt
+	d.tasks.Lock()
+	defer d.tasks.Unlock()
+	w := d.worker(i / 2)
+	if r.at != nil {
+		return nil
 	}
-	if err := d.worker(i/2).Add(context.Background(), r.task, mode); err != nil {
+	if err := w.Add(context.Background(), r.task, d.mode(r)); err != nil {
 		return fmt.Errorf("netdev: ring %d of port %q: %w", i, d.o.Name, err)
 	}
-	r.polled = true
+	r.at = w
 	return nil
+}
+
+// mode is how a ring is polled: a control queue is asked for little.
+func (d *Device) mode(r *ring) worker.Mode {
+	if _, ok := r.task.(*ctrlRing); ok {
+		return worker.Interrupt
+	}
+	return d.o.Mode
 }
 
 // leave takes ring i from its worker, if it is there, and finishes what it
 // holds. Afterwards only the session uses the ring.
 func (d *Device) leave(i int, reason metrics.Reason) {
 	r := &d.rings[i]
-	if !r.polled {
-		return
-	}
-	r.polled = false
-	if err := d.worker(i/2).Remove(context.Background(), r.task); err != nil {
-		d.o.Log.Error("worker did not leave a ring in order", "ring", i, "error", err)
-	}
-	if r.task.held() == 0 {
+	if !d.unpoll(r, i) || r.task.held() == 0 {
 		return
 	}
 	if err := d.onWorker(i/2, func(c *worker.Context) { r.task.finish(c, reason) }); err != nil {
 		d.o.Log.Error("ring not finished in order", "ring", i, "error", err)
 		r.task.finish(nil, reason)
 	}
+}
+
+// unpoll takes ring i from its worker and answers whether it was there.
+func (d *Device) unpoll(r *ring, i int) bool {
+	d.tasks.Lock()
+	defer d.tasks.Unlock()
+	if r.at == nil {
+		return false
+	}
+	if err := r.at.Remove(context.Background(), r.task); err != nil {
+		d.o.Log.Error("worker did not leave a ring in order", "ring", i, "error", err)
+	}
+	r.at = nil
+	return true
 }
 
 // breakTask ends ring i, which no worker polls, for a reason of ours.

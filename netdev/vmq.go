@@ -6,21 +6,45 @@ import (
 	"vhostnet/queues"
 )
 
-// The session drives the VMQ verbs of its port's queue:
+// QueueMode says who drives the VMQ verbs of a port's queue.
+type QueueMode uint8
+
+// The modes of a port's queue.
+const (
+	// QueueAuto: the session drives them. Others may add filters, clear their
+	// own, and move the queue to another worker.
+	QueueAuto QueueMode = iota
+	// QueueManual: the control API owns the queue. The session starts and
+	// stops rings and tells what memory there is.
+	QueueManual
+)
+
+// The session drives the VMQ verbs of its port's queue in QueueAuto:
 //
 //	features set        ALLOCATE_QUEUE
 //	first ring starts   SET_FILTER for the port's own address, QUEUE_ALLOCATION_COMPLETE
 //	further rings, Map  allocations made anew
 //	last ring stops     CLEAR_FILTER: the queue pauses with its memory
 //	disconnect          FREE_QUEUE in the background
+//
+// In QueueManual only the third is its.
+
+// QueueParameters are what a queue for this port is to be allocated with.
+func (d *Device) QueueParameters() queues.QueueParameters {
+	return queues.QueueParameters{
+		VMName: d.o.Name, NIC: d.nic, Steering: d.steering, Placement: (*placement)(d),
+		Shared: d.o.Queue == QueueAuto,
+	}
+}
 
 // allocateQueue asks for a queue. Without one the NIC is served by queue 0. The
 // log says so once until there is one again: the front-end decides how often
 // we ask.
 func (d *Device) allocateQueue() {
-	id, err := d.o.Adapter.AllocateQueue(queues.QueueParameters{
-		VMName: d.o.Name, NIC: d.nic, Steering: d.o.Switch.Steering(d.port),
-	})
+	if d.o.Queue == QueueManual {
+		return
+	}
+	id, err := d.verbs.AllocateQueue(d.QueueParameters())
 	if err != nil {
 		if !d.lacking {
 			d.o.Log.Warn("no queue of its own for the port; queue 0 serves it", "error", err)
@@ -34,6 +58,9 @@ func (d *Device) allocateQueue() {
 // grow follows the start of a ring. A port that got no queue asks again: that of
 // its session before may have been freed by now.
 func (d *Device) grow() error {
+	if d.o.Queue == QueueManual {
+		return d.remakeMemory()
+	}
 	if d.queue == 0 {
 		d.allocateQueue()
 	}
@@ -46,7 +73,7 @@ func (d *Device) grow() error {
 	if d.completed {
 		return d.remakeMemory()
 	}
-	if status := d.o.Adapter.CompleteAllocation([]queues.QueueID{d.queue})[0]; status != queues.StatusSuccess {
+	if status := d.verbs.CompleteAllocation([]queues.QueueID{d.queue})[0]; status != queues.StatusSuccess {
 		return fmt.Errorf("netdev: queue %d of port %q could not allocate its memory: %w", d.queue, d.o.Name, status)
 	}
 	d.completed = true
@@ -55,31 +82,31 @@ func (d *Device) grow() error {
 
 // setFilters sets the port's wanted filters unless they are set.
 func (d *Device) setFilters() error {
-	if d.o.MAC == [6]byte{} {
+	if d.o.MAC == [6]byte{} || d.filter != 0 {
 		return nil
 	}
-	have, err := d.o.Adapter.EnumFilters(d.queue)
-	if err != nil || len(have) > 0 {
+	id, err := d.verbs.SetFilter(d.queue, queues.Filter{MAC: d.o.MAC, VLAN: 0})
+	if err != nil {
 		return err
 	}
-	_, err = d.o.Adapter.SetFilter(d.queue, queues.Filter{MAC: d.o.MAC, VLAN: 0})
-	return err
+	d.filter = id
+	return nil
 }
 
 // remakeMemory makes the queue's allocations anew from the Map and the rings as
 // they are noted. On error it keeps those it has.
 func (d *Device) remakeMemory() error {
-	if d.queue == 0 || !d.completed {
-		return nil
+	if id := d.nic.QueueID(); id != 0 {
+		return d.o.Adapter.Remake(id)
 	}
-	return d.o.Adapter.Remake(d.queue)
+	return nil
 }
 
 // account is remakeMemory for who cannot go back: what failed is the queue's
 // accounting only.
 func (d *Device) account() {
 	if err := d.remakeMemory(); err != nil {
-		d.o.Log.Error("memory of the queue not accounted anew", "queue", d.queue, "error", err)
+		d.o.Log.Error("memory of the queue not accounted anew", "queue", d.nic.QueueID(), "error", err)
 	}
 }
 
@@ -88,7 +115,8 @@ func (d *Device) pauseQueue() {
 	if d.queue == 0 {
 		return
 	}
-	if err := d.o.Adapter.ClearFilters(d.queue); err != nil {
+	d.filter = 0
+	if err := d.verbs.ClearFilters(d.queue); err != nil {
 		d.o.Log.Error("filters not cleared", "queue", d.queue, "error", err)
 	}
 }
@@ -102,7 +130,7 @@ func (d *Device) freeQueue() {
 	d.pauseQueue()
 	d.queue, d.completed = 0, false
 	d.freeing.Go(func() {
-		if err := d.o.Adapter.FreeQueue(d.freeCtx, id); err != nil {
+		if err := d.verbs.FreeQueue(d.freeCtx, id); err != nil {
 			d.o.Log.Error("queue not freed", "queue", id, "error", err)
 		}
 	})

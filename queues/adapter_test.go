@@ -83,10 +83,10 @@ func TestEnumQueues(t *testing.T) {
 	_, err = r.SetFilter(id, filterOf(1))
 	must(t, err)
 	want := []QueueInfo{
-		{Name: "default", State: Running, Accounts: []sharedmem.Account{
-			{Usage: sharedmem.Receive, Bytes: 2 * nbl.SoftenerBytes, Count: 2},
+		{Name: "default", State: Running, Worker: -1, Accounts: []sharedmem.Account{
+			{Usage: sharedmem.Receive, Bytes: 2*nbl.SoftenerBytes + defaultHeldBytes, Count: 3},
 		}},
-		{ID: 1, VMName: "web", Name: "eth0", State: Set, Filters: 1},
+		{ID: 1, VMName: "web", Name: "eth0", Owner: "test", State: Set, Filters: 1, Worker: -1},
 	}
 	if diff := cmp.Diff(want, r.EnumQueues()); diff != "" {
 		t.Error(diff)
@@ -267,7 +267,10 @@ func TestHaltNamesLeftovers(t *testing.T) {
 	if s := r.CompleteAllocation([]QueueID{second})[0]; s != StatusSuccess {
 		t.Fatal(s)
 	}
-	err := r.Halt()
+	if err := r.Halt(); StatusOf(err) != StatusAdapterNotReady {
+		t.Errorf("halted while it runs: %v", err)
+	}
+	err := r.Adapter.Close(context.Background())
 	if err == nil {
 		t.Fatal("no error")
 	}

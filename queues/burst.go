@@ -73,7 +73,9 @@ func (b *burst) reset() {
 // Frames that this receiver cannot take as they are become complete ones.
 func (r *rxRing) gather(b *burst, soft *nbl.Softener, batch []*nbl.List) {
 	soft.StartBurst()
-	open := r.nic.adapter.queue0.Load() && r.maxPlain == 0 && r.nic.modes.Load() == nil // to every frame of queue 0's way
+	own := r.nic.filtered()
+	choosy := r.maxPlain != 0 || r.nic.modes.Load() != nil
+	open, openOwn := !choosy && r.nic.adapter.queue0.Load(), !choosy && own != 0
 	bytes := 0
 	for i, l := range batch {
 		if b.n == burstFrames || bytes >= burstBytes {
@@ -82,7 +84,7 @@ func (r *rxRing) gather(b *burst, soft *nbl.Softener, batch []*nbl.List) {
 		bytes += int(l.Length)
 		u := &b.units[b.n]
 		*u = unit{list: l, frame: i}
-		if open && l.QueueID == 0 && l.Offload.Flags == 0 {
+		if l.Offload.Flags == 0 && (open && l.QueueID == 0 || openOwn && l.QueueID == own) {
 			b.n, b.whole = b.n+1, i+1
 			continue
 		}
@@ -107,7 +109,7 @@ func (r *rxRing) admits(l *nbl.List) metrics.Reason {
 	}
 	if l.QueueID != 0 {
 		if q := r.nic.queue.Load(); q != nil && q.id == l.QueueID {
-			if !q.running.Load() {
+			if !q.running.Load() || r.nic.adapter.paused.Load() {
 				return metrics.ReasonNotRunning
 			}
 			return r.fitsMTU(l)

@@ -17,8 +17,8 @@ import (
 // table stands for the switch's forwarding table.
 type table map[[6]byte]queues.QueueID
 
-func (t table) Set(_ uint16, mac [6]byte, id queues.QueueID) { t[mac] = id }
-func (t table) Clear(_ uint16, mac [6]byte)                  { delete(t, mac) }
+func (t table) Set(_ uint16, mac [6]byte, id queues.QueueID, _ uint32) { t[mac] = id }
+func (t table) Clear(_ uint16, mac [6]byte)                            { delete(t, mac) }
 
 // The life of a VM's queue, and one frame that it gets meanwhile.
 func Example() {
@@ -30,10 +30,15 @@ func Example() {
 				fmt.Println("nobody writes for queue", e.Queue, "any more")
 				return
 			}
-			fmt.Println("queue", e.Queue, "is", e.State)
+			if e.Kind == queues.EventState {
+				fmt.Println("queue", e.Queue, "is", e.State)
+			}
 		},
 	})
 	if err != nil {
+		log.Fatal(err)
+	}
+	if err := adapter.Restart(); err != nil {
 		log.Fatal(err)
 	}
 	counters := new(metrics.Port)
@@ -60,15 +65,16 @@ func Example() {
 
 	// The VM's queue: an id, a filter, memory.
 	forwarding := table{}
-	id, err := adapter.AllocateQueue(queues.QueueParameters{VMName: "web", NIC: nic, Steering: forwarding})
+	session := adapter.Bind("session of web")
+	id, err := session.AllocateQueue(queues.QueueParameters{VMName: "web", NIC: nic, Steering: forwarding})
 	if err != nil {
 		log.Fatal(err)
 	}
 	mac := [6]byte{0x52, 0x54, 0, 0, 0, 1}
-	if _, err := adapter.SetFilter(id, queues.Filter{MAC: mac}); err != nil {
+	if _, err := session.SetFilter(id, queues.Filter{MAC: mac}); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println("complete:", adapter.CompleteAllocation([]queues.QueueID{id}))
+	fmt.Println("complete:", session.CompleteAllocation([]queues.QueueID{id}))
 
 	// The switch finds the filter's entry and hands the frame over. Guest
 	// memory is touched on a worker, or, as here, inside a Guard.
@@ -94,13 +100,13 @@ func Example() {
 	nic.StopRx(0)
 	nic.NoteRing(0, nil)
 	nic.SetMemory(nil)
-	if err := adapter.ClearFilters(id); err != nil {
+	if err := session.ClearFilters(id); err != nil {
 		log.Fatal(err)
 	}
-	if err := adapter.FreeQueue(context.Background(), id); err != nil {
+	if err := session.FreeQueue(context.Background(), id); err != nil {
 		log.Fatal(err)
 	}
-	if err := adapter.Halt(); err != nil {
+	if err := adapter.Close(context.Background()); err != nil {
 		log.Fatal(err)
 	}
 	// Output:

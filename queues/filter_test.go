@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // Only one station's address in a VLAN that exists can be filtered.
@@ -71,7 +72,7 @@ func TestDuplicateFilter(t *testing.T) {
 // listed, steer, and go one by one.
 func TestFilterIDs(t *testing.T) {
 	r := newRig(t, Options{})
-	web, db := r.allocate(r.newNIC("web", 1)), r.allocate(r.newNIC("db", 1))
+	web, db := r.complete("web"), r.complete("db")
 	set := func(id QueueID, f Filter) FilterID {
 		t.Helper()
 		fid, err := r.SetFilter(id, f)
@@ -84,7 +85,8 @@ func TestFilterIDs(t *testing.T) {
 	}
 	list, err := r.EnumFilters(web)
 	must(t, err)
-	if diff := cmp.Diff([]FilterInfo{{1, filterOf(1)}, {3, Filter{filterOf(3).MAC, AnyVLAN}}}, list); diff != "" {
+	want := []FilterInfo{{ID: 1, Filter: filterOf(1), Owner: "test"}, {ID: 3, Filter: Filter{filterOf(3).MAC, AnyVLAN}, Owner: "test"}}
+	if diff := cmp.Diff(want, list, cmpopts.IgnoreUnexported(FilterInfo{})); diff != "" {
 		t.Error(diff)
 	}
 	if want := (steering{filterOf(1): web, filterOf(2): db, {filterOf(3).MAC, AnyVLAN}: web}); !maps.Equal(want, r.steering) {

@@ -73,6 +73,7 @@ func must(t testing.TB, err error) {
 // rig is an Adapter whose events and steering are noted.
 type rig struct {
 	*Adapter
+	*Binding
 	t   testing.TB
 	ctx *worker.Context
 
@@ -101,9 +102,15 @@ func newRig(t testing.TB, o Options) *rig {
 	o.OnEvent = r.note
 	a, err := NewAdapter(o)
 	must(t, err)
-	r.Adapter = a
+	r.Adapter, r.Binding = a, a.Bind("test")
+	must(t, a.Restart())
+	r.told()
 	t.Cleanup(func() {
-		if err := a.Halt(); (err != nil) != r.left {
+		if a.State() == AdapterHalted {
+			return
+		}
+		r.quiesce, r.onEvent = func(context.Context) error { return nil }, nil
+		if err := a.Close(context.Background()); (err != nil) != r.left {
 			t.Errorf("halt: %v", err)
 		}
 	})
@@ -132,6 +139,8 @@ func (r *rig) told() []string {
 			words = append(words, "DMA stopped")
 		case EventBroken:
 			words = append(words, fmt.Sprintf("broken %d", e.Ring))
+		case EventAdapter:
+			words = append(words, "adapter "+e.Adapter.String())
 		}
 	}
 	r.events = nil
@@ -141,8 +150,8 @@ func (r *rig) told() []string {
 // steering is a forwarding table for one port.
 type steering map[Filter]QueueID
 
-func (s steering) Set(vlan uint16, mac [6]byte, id QueueID) { s[Filter{mac, vlan}] = id }
-func (s steering) Clear(vlan uint16, mac [6]byte)           { delete(s, Filter{mac, vlan}) }
+func (s steering) Set(vlan uint16, mac [6]byte, id QueueID, _ uint32) { s[Filter{mac, vlan}] = id }
+func (s steering) Clear(vlan uint16, mac [6]byte)                     { delete(s, Filter{mac, vlan}) }
 
 // newNIC is a NIC without rings, for the time of the test.
 func (r *rig) newNIC(name string, pairs int) *NIC {
@@ -158,6 +167,18 @@ func (r *rig) allocate(n *NIC) QueueID {
 	r.t.Helper()
 	id, err := r.AllocateQueue(QueueParameters{VMName: n.name, NIC: n, Steering: r.steering})
 	must(r.t, err)
+	return id
+}
+
+// complete is a queue of a new NIC that has memory.
+func (r *rig) complete(name string) QueueID {
+	r.t.Helper()
+	n := r.newNIC(name, 1)
+	n.SetMemory(newMap(r.t, 1<<16))
+	id := r.allocate(n)
+	if s := r.CompleteAllocation([]QueueID{id})[0]; s != StatusSuccess {
+		r.t.Fatal(s)
+	}
 	return id
 }
 

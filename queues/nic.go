@@ -135,6 +135,36 @@ func (n *NIC) StopRx(pair int) (state virtqueue.State, ok bool) {
 // called concurrently with everything.
 func (n *NIC) RxBroken(pair int) bool { return n.rings[pair].told.Load() }
 
+// filtered is the queue of which filters' frames may enter now, 0: none.
+func (n *NIC) filtered() QueueID {
+	if q := n.queue.Load(); q != nil && q.running.Load() && !n.adapter.paused.Load() {
+		return q.id
+	}
+	return 0
+}
+
+// fence returns when every delivery has ended that began before it.
+func (n *NIC) fence() {
+	for i := range n.rings {
+		r := &n.rings[i]
+		r.stopping.Store(true)
+		r.mu.Lock()
+		r.stopping.Store(false)
+		r.mu.Unlock()
+	}
+}
+
+// QueueID is the NIC's own queue, 0: it has none.
+func (n *NIC) QueueID() QueueID {
+	if q := n.queue.Load(); q != nil {
+		return q.id
+	}
+	return 0
+}
+
+// Name is the NIC's name, that of its port.
+func (n *NIC) Name() string { return n.name }
+
 // SetMemory tells which Map the NIC's queue allocates from, nil: none, and
 // NoteRing which areas the ring of an index has (none: the ring stopped). They
 // take effect at the queue's next completion or Remake. The NIC keeps a

@@ -39,6 +39,47 @@ func (s State) String() string {
 	return "invalid"
 }
 
+// Operational is the state as enumerations and indications tell it, which know
+// fewer (NDIS_RECEIVE_QUEUE_OPERATIONAL_STATE): a queue without memory counts as
+// paused, one on its way out as stopped.
+func (s State) Operational() OperationalState {
+	switch s {
+	case Running:
+		return OperationalRunning
+	case Allocated, Set, Paused:
+		return OperationalPaused
+	case StopDMA, Freeing:
+		return OperationalDMAStopped
+	default:
+		return OperationalUndefined
+	}
+}
+
+// OperationalState is what NDIS tells of a queue's state.
+type OperationalState uint8
+
+// Operational states, with the values of NDIS.
+const (
+	OperationalUndefined OperationalState = iota
+	OperationalRunning
+	OperationalPaused
+	OperationalDMAStopped
+)
+
+// String is the state in a word.
+func (s OperationalState) String() string {
+	switch s {
+	case OperationalRunning:
+		return "running"
+	case OperationalPaused:
+		return "paused"
+	case OperationalDMAStopped:
+		return "dma-stopped"
+	default:
+		return "undefined"
+	}
+}
+
 // event is what moves a queue from state to state.
 type event uint8
 
@@ -49,6 +90,7 @@ const (
 	evClearLast          // CLEAR_FILTER of the last filter
 	evClearNotLast       // CLEAR_FILTER of another one
 	evEnumFilters        // ENUM_FILTERS
+	evFilterInfo         // RECEIVE_FILTER_PARAMETERS, of one filter
 	evComplete           // QUEUE_ALLOCATION_COMPLETE
 	evFree               // FREE_QUEUE
 	evDMAStopped         // writers have left and the status was indicated
@@ -68,6 +110,7 @@ var transitions = [numEvents][numStates]State{
 	evClearLast:    {never, never, Allocated, Paused, never, never, never},
 	evClearNotLast: {never, never, Set, Running, never, never, never},
 	evEnumFilters:  {never, Allocated, Set, Running, Paused, never, never},
+	evFilterInfo:   {never, never, Set, Running, never, never, never},
 	evComplete:     {never, Paused, Running, never, never, never, never},
 	evFree:         {never, StopDMA, never, never, StopDMA, never, never},
 	evDMAStopped:   {never, never, never, never, never, Freeing, never},

@@ -21,6 +21,7 @@ SET_FILTER                     |           | Set       | Set       | Running | R
 CLEAR_FILTER, last             |           |           | Allocated | Paused  |         |         |
 CLEAR_FILTER, not last         |           |           | Set       | Running |         |         |
 ENUM_FILTERS                   |           | Allocated | Set       | Running | Paused  |         |
+FILTER PARAMETERS              |           |           | Set       | Running |         |         |
 ALLOCATION_COMPLETE            |           | Paused    | Running   |         |         |         |
 FREE_QUEUE                     |           | StopDMA   |           |         | StopDMA |         |
 DMA stopped, status sent       |           |           |           |         |         | Freeing |
@@ -29,7 +30,7 @@ all NBLs back, resources freed |           |           |           |         |  
 // eventNames are the events by their names in the published table.
 var eventNames = map[string]event{
 	"ALLOCATE_QUEUE": evAllocate, "QUEUE_PARAMETERS": evParameters, "SET_FILTER": evSetFilter,
-	"CLEAR_FILTER, last": evClearLast, "CLEAR_FILTER, not last": evClearNotLast, "ENUM_FILTERS": evEnumFilters,
+	"CLEAR_FILTER, last": evClearLast, "CLEAR_FILTER, not last": evClearNotLast, "ENUM_FILTERS": evEnumFilters, "FILTER PARAMETERS": evFilterInfo,
 	"ALLOCATION_COMPLETE": evComplete, "FREE_QUEUE": evFree,
 	"DMA stopped, status sent": evDMAStopped, "all NBLs back, resources freed": evFreed,
 }
@@ -98,25 +99,25 @@ func TestStateTable(t *testing.T) {
 
 // verbs are the events that somebody can ask an Adapter for. They answer what
 // became of the request.
-var verbs = map[string]func(a *Adapter, id QueueID) error{
-	"SET_FILTER": func(a *Adapter, id QueueID) error {
+var verbs = map[string]func(a *Binding, id QueueID) error{
+	"SET_FILTER": func(a *Binding, id QueueID) error {
 		_, err := a.SetFilter(id, Filter{MAC: [6]byte{2, 0, 0, 0, 0, 9}})
 		return err
 	},
-	"CLEAR_FILTER": func(a *Adapter, id QueueID) error {
+	"CLEAR_FILTER": func(a *Binding, id QueueID) error {
 		return a.ClearFilter(id, 1)
 	},
-	"ENUM_FILTERS": func(a *Adapter, id QueueID) error {
-		_, err := a.EnumFilters(id)
+	"ENUM_FILTERS": func(a *Binding, id QueueID) error {
+		_, err := a.a.EnumFilters(id)
 		return err
 	},
-	"ALLOCATION_COMPLETE": func(a *Adapter, id QueueID) error {
+	"ALLOCATION_COMPLETE": func(a *Binding, id QueueID) error {
 		if s := a.CompleteAllocation([]QueueID{id})[0]; s != StatusSuccess {
 			return s
 		}
 		return nil
 	},
-	"FREE_QUEUE": func(a *Adapter, id QueueID) error {
+	"FREE_QUEUE": func(a *Binding, id QueueID) error {
 		return a.FreeQueue(context.Background(), id)
 	},
 }
@@ -185,14 +186,14 @@ func TestVerbsInEveryState(t *testing.T) {
 	}
 }
 
-func tryVerb(t *testing.T, table map[string]map[string]string, s State, filters int, name string, verb func(*Adapter, QueueID) error) {
+func tryVerb(t *testing.T, table map[string]map[string]string, s State, filters int, name string, verb func(*Binding, QueueID) error) {
 	t.Helper()
 	r, let := inState(t, s, filters)
 	const id = QueueID(1)
 	before, entries := r.EnumQueues(), maps.Clone(r.steering)
 	r.told()
 
-	err := verb(r.Adapter, id)
+	err := verb(r.Binding, id)
 	row := name
 	if name == "CLEAR_FILTER" {
 		row = map[int]string{0: "CLEAR_FILTER, last", 1: "CLEAR_FILTER, last", 2: "CLEAR_FILTER, not last"}[filters]
@@ -229,18 +230,5 @@ func tryVerb(t *testing.T, table map[string]map[string]string, s State, filters 
 			t.Errorf("%s from %s to %s: events %v", row, s, want, events)
 		}
 		let()
-	}
-}
-
-// Queue 0 exists from the start, and no verb reaches it.
-func TestQueue0IsNobodys(t *testing.T) {
-	r := newRig(t, Options{})
-	for name, verb := range verbs {
-		if err := verb(r.Adapter, 0); !errors.Is(err, StatusInvalidParameter) {
-			t.Errorf("%s of queue 0: %v", name, err)
-		}
-	}
-	if got := r.state(0); got != Running {
-		t.Errorf("queue 0 is %s", got)
 	}
 }

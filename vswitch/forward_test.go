@@ -185,7 +185,7 @@ func TestForwardWhileTheSwitchChanges(t *testing.T) {
 		if ids[i], err = s.Attach(ports[i], PortOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		s.Steering(ids[i]).Set(AnyVLAN, mac(ports[i].mac), 1)
+		s.Steering(ids[i]).Set(AnyVLAN, mac(ports[i].mac), 1, 1)
 	}
 	var wg sync.WaitGroup
 	for w := range workers {
@@ -225,9 +225,9 @@ func TestForwardWhileTheSwitchChanges(t *testing.T) {
 			}
 			st := s.Steering(id)
 			for range 4 {
-				st.Set(uint16(rng.IntN(3)), mac(station(rng.IntN(200))), 0)
+				st.Set(uint16(rng.IntN(3)), mac(station(rng.IntN(200))), 0, 1)
 			}
-			st.Set(AnyVLAN, mac(filtered), 0) // second to the owner's
+			st.Set(AnyVLAN, mac(filtered), 0, 2) // second to the owner's
 			s.Forget(ids[rng.IntN(fixedPorts)])
 			st.Clear(AnyVLAN, mac(filtered))
 			s.Detach(id)

@@ -8,8 +8,8 @@ import (
 )
 
 // Several ports may want the same address, as during a migration on one host.
-// The switch remembers all their claims, filters in the order in which they
-// came, then static ones, and the table holds the first: when it goes, the next
+// The switch remembers all their claims, filters by their order, then static
+// ones as they came, and the table holds the first: when it goes, the next
 // takes over.
 
 // claim is a port's wish to have a key's frames.
@@ -17,6 +17,7 @@ type claim struct {
 	port  PortID
 	kind  kind
 	queue sharedmem.QueueID // of a filter
+	order uint32            // among filters; the lowest counts
 }
 
 // Steering puts the filters of one port into the forwarding table: frames to
@@ -33,12 +34,13 @@ type Steering struct {
 func (s *Switch) Steering(id PortID) *Steering { return &Steering{s, id} }
 
 // Set sends frames to mac in vlan (0: untagged ones; AnyVLAN: all) to the port,
-// marked with queue q. What was learned about the address is void. If another
-// port has a filter of it already, that one counts until it is cleared.
-// Setting it again changes the queue. A group address or zero is ignored:
-// frames to groups are flooded.
-func (st *Steering) Set(vlan uint16, mac [6]byte, q sharedmem.QueueID) {
-	st.s.claim(vlan, mac, claim{st.id, filter, q})
+// marked with queue q. What was learned about the address is void. If several
+// ports have filters of it, the one with the lowest order counts, and of equals
+// the last: Set at one port and Clear at another, of the same order, hand the
+// address over in one step. Setting it again changes queue and order. A group
+// address or zero is ignored: frames to groups are flooded.
+func (st *Steering) Set(vlan uint16, mac [6]byte, q sharedmem.QueueID, order uint32) {
+	st.s.claim(vlan, mac, claim{st.id, filter, q, order})
 }
 
 // Clear takes the filter back. Frames to the address take queue 0's way again,
@@ -51,7 +53,7 @@ func (st *Steering) Clear(vlan uint16, mac [6]byte) {
 // port id on queue 0's way. The address is not learned from frames any more; a
 // filter of it, of whatever port, goes before it.
 func (s *Switch) AddStatic(id PortID, vlan uint16, mac [6]byte) error {
-	if !s.claim(vlan, mac, claim{id, static, 0}) {
+	if !s.claim(vlan, mac, claim{id, static, 0, 0}) {
 		return fmt.Errorf("vswitch: static address %x for port %d: the address of one station and the id of an attached port are needed", mac, id)
 	}
 	return nil
@@ -78,17 +80,12 @@ func (s *Switch) claim(vlan uint16, mac [6]byte, c claim) bool {
 	if !ok || s.ports.Load().find(c.port) == nil {
 		return false
 	}
-	list := s.claims[key]
-	if i := slices.IndexFunc(list, c.replaces); i >= 0 {
-		list[i] = c
-	} else {
-		at := len(list)
-		if c.kind == filter {
-			at = slices.IndexFunc(append(list, claim{kind: static}), func(o claim) bool { return o.kind == static })
-		}
-		list = slices.Insert(list, at, c)
+	list := slices.DeleteFunc(s.claims[key], c.replaces)
+	at := slices.IndexFunc(list, c.before)
+	if at < 0 {
+		at = len(list)
 	}
-	s.setClaims(key, list)
+	s.setClaims(key, slices.Insert(list, at, c))
 	return true
 }
 
@@ -120,6 +117,16 @@ func (s *Switch) setClaims(key uint64, list []claim) {
 	}
 	s.claims[key] = list
 	s.table.install(key, makeEntry(list[0].kind, tag(list[0].port), uint32(list[0].queue)))
+}
+
+// before reports whether c, which is new, counts before o: a filter before what
+// is static, of filters the lower order, else the new one; of static ones the
+// old one.
+func (c claim) before(o claim) bool {
+	if c.kind != o.kind {
+		return c.kind > o.kind
+	}
+	return c.kind == filter && c.order <= o.order
 }
 
 // replaces reports whether c takes the place of o: both are the same kind of

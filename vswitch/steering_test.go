@@ -34,11 +34,11 @@ func TestFilterBeatsLearned(t *testing.T) {
 	st := l.s.Steering(l.ids[0])
 	l.teach(1, station(1))
 	l.goesTo(0, 1, 0)
-	st.Set(0, mac(station(1)), 7)
+	st.Set(0, mac(station(1)), 7, 1)
 	l.goesTo(0, 0, 7)
 	l.teach(1, station(1)) // a filter cannot be unlearned
 	l.goesTo(0, 0, 7)
-	st.Set(0, mac(station(1)), 8)
+	st.Set(0, mac(station(1)), 8, 1)
 	l.goesTo(0, 0, 8)
 	st.Clear(0, mac(station(1)))
 	l.isFlooded(0)
@@ -51,10 +51,10 @@ func TestAnyVLAN(t *testing.T) {
 	l := newLab(t, 4, Options{}, PortOptions{})
 	all, one := l.s.Steering(l.ids[0]), l.s.Steering(l.ids[1])
 	l.teach(2, station(1))
-	all.Set(AnyVLAN, mac(station(1)), 5)
+	all.Set(AnyVLAN, mac(station(1)), 5, 1)
 	l.goesTo(0, 0, 5)
 	l.goesTo(7, 0, 5)
-	one.Set(7, mac(station(1)), 6)
+	one.Set(7, mac(station(1)), 6, 1)
 	l.goesTo(7, 1, 6) // the frame's own VLAN goes before
 	l.goesTo(8, 0, 5)
 
@@ -79,15 +79,19 @@ func TestTheFirstOfTwoFiltersCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.goesTo(0, 2, 0)
-	old.Set(0, m, 1)
-	next.Set(0, m, 2)
+	old.Set(0, m, 1, 10)
+	next.Set(0, m, 2, 11)
 	l.goesTo(0, 0, 1)
-	old.Set(0, m, 3) // keeps its place
+	old.Set(0, m, 3, 10) // keeps its place
 	l.goesTo(0, 0, 3)
 	old.Clear(0, m)
 	l.goesTo(0, 1, 2) // the second takes over
-	old.Set(0, m, 4)
-	l.goesTo(0, 1, 2) // who comes back is last
+	old.Set(0, m, 4, 12)
+	l.goesTo(0, 1, 2) // who comes back has a higher order
+	old.Set(0, m, 4, 11)
+	l.goesTo(0, 0, 4) // of equals the last
+	old.Set(0, m, 4, 12)
+	l.goesTo(0, 1, 2)
 	l.s.Detach(l.ids[1])
 	l.goesTo(0, 0, 4)
 	old.Clear(0, m)
@@ -114,7 +118,7 @@ func TestStaticIsNotLearned(t *testing.T) {
 func TestSteeringRefusesGroupsAndZero(t *testing.T) {
 	l := newLab(t, 3, Options{}, PortOptions{})
 	for _, m := range []uint64{0, broadcast, 0x01005e000001} {
-		l.s.Steering(l.ids[0]).Set(0, mac(m), 1)
+		l.s.Steering(l.ids[0]).Set(0, mac(m), 1, 1)
 		l.s.Steering(l.ids[0]).Clear(0, mac(m))
 		if err := l.s.AddStatic(l.ids[0], 0, mac(m)); err == nil {
 			t.Errorf("address %012x was made static", m)

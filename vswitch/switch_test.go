@@ -110,7 +110,7 @@ func TestDetachRemovesOnlyWhatStillPointsToThePort(t *testing.T) {
 	l.teach(0, station(0))
 	l.teach(0, station(1))
 	l.teach(1, station(1)) // moved away
-	l.s.Steering(l.ids[0]).Set(0, mac(station(2)), 5)
+	l.s.Steering(l.ids[0]).Set(0, mac(station(2)), 5, 1)
 	if err := l.s.AddStatic(l.ids[0], 0, mac(station(3))); err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestDetachRemovesOnlyWhatStillPointsToThePort(t *testing.T) {
 	l.reaches(frame(station(1), station(8)), 2, 1)
 	l.reaches(frame(station(2), station(8)), 2, 1, 3)
 	l.reaches(frame(station(3), station(8)), 2, 1, 3)
-	l.s.Steering(l.ids[0]).Set(0, mac(station(2)), 5) // of a detached port: nothing
+	l.s.Steering(l.ids[0]).Set(0, mac(station(2)), 5, 1) // of a detached port: nothing
 	l.reaches(frame(station(2), station(8)), 2, 1, 3)
 	if err := l.s.AddStatic(l.ids[0], 0, mac(station(3))); err == nil {
 		t.Error("a detached port got a static address")
@@ -153,7 +153,7 @@ func TestForgetKeepsFiltersAndWhatMoved(t *testing.T) {
 	l.teach(0, station(0))
 	l.teach(0, station(1))
 	l.teach(1, station(1))
-	l.s.Steering(l.ids[0]).Set(0, mac(station(2)), 5)
+	l.s.Steering(l.ids[0]).Set(0, mac(station(2)), 5, 1)
 	l.s.Forget(l.ids[0])
 	l.s.Forget(PortID(1<<indexBits | 77)) // unknown
 	l.reaches(frame(station(0), station(8)), 2, 0, 1)
@@ -217,7 +217,7 @@ func TestMaxPorts(t *testing.T) {
 func TestV71_NoHairpin(t *testing.T) {
 	l := newLab(t, 2, Options{}, PortOptions{})
 	l.teach(0, station(0))
-	l.s.Steering(l.ids[0]).Set(0, mac(station(1)), 3)
+	l.s.Steering(l.ids[0]).Set(0, mac(station(1)), 3, 1)
 	for i, f := range []*nbl.List{
 		frame(station(0), station(0)), // its own address
 		frame(station(0), station(5)), // a neighbour behind the same port
@@ -269,7 +269,7 @@ func TestSourcesThatNoStationHas(t *testing.T) {
 
 func TestFilterGivesTheQueue(t *testing.T) {
 	l := newLab(t, 3, Options{}, PortOptions{})
-	l.s.Steering(l.ids[1]).Set(0, mac(station(1)), 1<<32-1)
+	l.s.Steering(l.ids[1]).Set(0, mac(station(1)), 1<<32-1, 1)
 	l.teach(2, station(2))
 	for _, c := range []struct {
 		dst  uint64
@@ -287,7 +287,7 @@ func TestFilterGivesTheQueue(t *testing.T) {
 
 func TestForeignSource(t *testing.T) {
 	l := newLab(t, 3, Options{}, PortOptions{})
-	l.s.Steering(l.ids[1]).Set(0, mac(station(1)), 1)
+	l.s.Steering(l.ids[1]).Set(0, mac(station(1)), 1, 1)
 	l.teach(2, station(2))
 	for range 3 {
 		l.reaches(frame(station(2), station(1)), 0, 2) // forged, still forwarded
@@ -347,7 +347,7 @@ func TestAPortThatMiscountsBreaksNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.s.Steering(id).Set(0, mac(station(5)), 1)
+		l.s.Steering(id).Set(0, mac(station(5)), 1, 1)
 		f, b := frame(station(5), station(0)), frame(broadcast, station(0))
 		l.forward(0, f, b)
 		want := nbl.Busy

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"runtime"
@@ -46,6 +47,9 @@ func (d *daemon) assemble(c config) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := d.adapter.Restart(); err != nil {
+		return err
+	}
 	budget, err := sharedmem.NewBudget(sharedmem.DefaultLimits())
 	if err != nil {
 		return err
@@ -81,7 +85,7 @@ func (d *daemon) abandon() {
 		p.server.Close()
 	}
 	if d.adapter != nil {
-		_ = d.adapter.Halt()
+		_ = d.adapter.Close(context.Background())
 	}
 }
 

@@ -95,6 +95,8 @@ func (e *eventLog) write(n notice) {
 		log.Warn(n.text, "ring", n.ring, "error", n.err)
 	case n.event.Kind == queues.EventBroken:
 		log.Warn("ring broken", "ring", 2*n.event.Ring, "error", n.event.Err)
+	case n.event.Kind == queues.EventAdapter:
+		log.Debug("adapter state", "state", n.event.Adapter.String())
 	case n.event.Kind == queues.EventDMAStopped:
 		log.Debug("DMA stopped", "queue", n.event.Queue)
 	default:

@@ -109,7 +109,7 @@ func (d *daemon) run(ctx context.Context, c config, r *reporter, asked <-chan os
 	err = errors.Join(err, d.closePorts())
 	stopBelow()
 	lower.Wait()
-	return errors.Join(groupErr, err, d.adapter.Halt())
+	return errors.Join(groupErr, err, d.adapter.Close(context.Background())) // no worker is left to wait for
 }
 
 // drain brings what was taken from the guests to an end, on all ports before
