@@ -33,10 +33,14 @@ const (
 	ReasonHairpin  // would go back to the port it came from
 	ReasonReserved // to 01:80:C2:00:00:0X, which no bridge forwards
 	ReasonStorm    // more flooding than the port's budget
+	ReasonVLAN     // in a VLAN that its port does not carry
+
+	ReasonProtected // between two ports that are kept apart
+	ReasonSink      // from a port that only gets copies of others' frames
 
 	ReasonFault       // the sender's or the receiver's memory is gone
 	ReasonSoftOffload // the work of a lacking offload could not be done here
-	ReasonBusyFlood   // a flooded copy for a receiver that was busy: it does not wait
+	ReasonBusyFlood   // a flooded or mirrored copy for a receiver that was busy: it does not wait
 
 	NumReasons // how many there are
 )
@@ -62,6 +66,9 @@ var reasonNames = [NumReasons]string{
 	ReasonHairpin:      "hairpin",
 	ReasonReserved:     "reserved",
 	ReasonStorm:        "storm",
+	ReasonVLAN:         "vlan",
+	ReasonProtected:    "protected",
+	ReasonSink:         "sink",
 	ReasonFault:        "fault",
 	ReasonSoftOffload:  "soft-offload",
 	ReasonBusyFlood:    "busy-flood",

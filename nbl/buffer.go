@@ -26,7 +26,7 @@ type Buffer struct {
 // At is a cursor that stands off bytes into the frame.
 func (b *Buffer) At(off uint32) Cursor {
 	c := Cursor{mdls: b.MDLs}
-	c.Skip(uint64(b.Offset) + uint64(off))
+	c.Skip(uint64(b.Offset + off)) // modulo 2^32: see List.derive
 	return c
 }
 

@@ -45,7 +45,7 @@ func CopyFrame(dst *Buffer, l *List) {
 		return
 	}
 	to = to.Sub(uint64(dst.Offset)+head, rest)
-	at := uint64(l.Offset) + head
+	at := uint64(l.Offset + uint32(head))
 	if first := l.MDLs[0]; first.Len() >= at+rest {
 		sharedmem.Copy(to, first.Sub(at, rest))
 		return

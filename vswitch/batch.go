@@ -29,6 +29,14 @@ type batch struct {
 	floods []*nbl.List // the Lists for every other port
 	late   []late      // ports that did not accept all of floods
 
+	view     []*nbl.List // of retag
+	retagged []nbl.List  // of retag: what view points to
+	sameVLAN []*nbl.List // floods of one VLAN, or what is mirrored
+
+	reach      int    // of others: to how many ports floods go
+	reachVLAN  uint16 // in this VLAN
+	reachRound uint64 // of this round
+
 	ordered    int
 	floodBytes uint64 // that the copies of floods cost
 	floodTaken int    // how many of floods at least one port accepted
@@ -44,16 +52,17 @@ const (
 	hintSlots = 16 // power of two
 	hintShift = 64 - 4
 
-	nowhere  = -1 // decided: dropped, or among floods
-	everyone = -2 // of a hint: the address is not known
-	itself   = -3 // of a hint: the address is the sender's
+	nowhere   = -1 // decided: dropped, or among floods
+	everyone  = -2 // of a hint: the address is not known
+	itself    = -3 // of a hint: the address is the sender's
+	protected = -4 // of a hint: sender and receiver are to be kept apart
 )
 
 // hint is what a lookup of this batch said about a destination.
 type hint struct {
 	key   uint64
 	round uint64
-	dest  int32 // a group, everyone or itself
+	dest  int32 // a group, everyone, itself or protected
 	queue sharedmem.QueueID
 }
 
@@ -131,6 +140,9 @@ func (b *batch) admit(l *nbl.List) bool {
 	}
 	b.sent.frames++
 	b.sent.bytes += uint64(l.Length)
+	if !b.from.plain && !b.permit(l) {
+		return false
+	}
 	if l.Src == 0 || l.Src&groupBit != 0 {
 		b.drop(l, metrics.ReasonHeader)
 		return false
@@ -147,6 +159,24 @@ func (b *batch) admit(l *nbl.List) bool {
 	default: // known now
 	}
 	return true
+}
+
+// permit decides on the VLAN of a frame, if its sender is in one. It answers
+// false, having dropped l, when the sender must not send it.
+func (b *batch) permit(l *nbl.List) bool {
+	switch v := b.from.vlans; {
+	case b.from.sink:
+		b.drop(l, metrics.ReasonSink)
+	case v == nil:
+		return true
+	case !v.enter(l):
+		b.drop(l, metrics.ReasonVLAN)
+	case l.Offload.HdrLen > nbl.MaxTaggedHeaders:
+		b.drop(l, metrics.ReasonHeader) // a tag might not fit in front
+	default:
+		return true
+	}
+	return false
 }
 
 // learn learns key as a source of from, unless the table knows as much.
@@ -191,6 +221,9 @@ func (b *batch) route(l *nbl.List) int32 {
 	case itself:
 		b.drop(l, metrics.ReasonHairpin)
 		return nowhere
+	case protected:
+		b.drop(l, metrics.ReasonProtected)
+		return nowhere
 	}
 	l.QueueID = h.queue
 	return h.dest
@@ -213,6 +246,12 @@ func (b *batch) lookup(h *hint, key uint64) {
 		// Its port is being detached, or was attached after ports was read.
 	case to == b.from:
 		h.dest = itself
+	case !to.plain && !b.reaches(to, uint16(key>>macBits)):
+		// Its filter of any VLAN is not meant for this one.
+	case !b.from.plain && to.plain && !b.reaches(to, uint16(key>>macBits)):
+		// Nor does what is in a VLAN reach a port that is in none.
+	case to.protected && b.from.protected:
+		h.dest = protected
 	default:
 		h.dest = b.groupOf(to)
 		if e.kind() == filter {
@@ -257,7 +296,7 @@ func (b *batch) unicast(lists []*nbl.List) {
 
 // hand delivers lists to p and settles what p did not accept.
 func (b *batch) hand(p *port, lists []*nbl.List) {
-	n, part := p.deliver(b.c, lists)
+	n, part := b.offer(p, lists)
 	done(lists[:n])
 	if n < len(lists) {
 		b.hold(p, lists[n:], n > 0, part)

@@ -61,9 +61,23 @@ const (
 	vlanMask = 0x0fff
 	groupBit = 1 << 40 // of a MAC as a number: multicast or broadcast
 	anyVLAN  = uint64(AnyVLAN) << macBits
+
+	// anyInVLAN is anyVLAN among ports that are in VLANs.
+	anyInVLAN = uint64(AnyVLAN-1) << macBits
 )
 
 // frameKey is the key of a frame's address.
 func frameKey(vlan uint16, mac uint64) uint64 {
-	return uint64(vlan&vlanMask)<<macBits | mac&macMask
+	return uint64(vlan&(vlanMask|inVLAN))<<macBits | mac&macMask
 }
+
+// anyKey is the key of a filter of any VLAN that a frame with this key passes.
+func anyKey(key uint64) uint64 {
+	if key&(inVLAN<<macBits) != 0 {
+		return anyInVLAN | key&macMask
+	}
+	return anyVLAN | key&macMask
+}
+
+// isAny reports whether key is one of any VLAN.
+func isAny(key uint64) bool { return key&^macMask == anyVLAN || key&^macMask == anyInVLAN }

@@ -9,7 +9,7 @@ func (t *table) install(key uint64, e entry) {
 	if !t.installInWindow(key, e) {
 		t.setOverflow(key, e)
 	}
-	if fresh && key&^macMask == anyVLAN {
+	if fresh && isAny(key) {
 		t.anyFilters.Add(1)
 	}
 }
@@ -44,7 +44,7 @@ func (t *table) remove(key uint64) {
 	if !t.find(key).isFixed() {
 		return
 	}
-	if key&^macMask == anyVLAN {
+	if isAny(key) {
 		t.anyFilters.Add(-1)
 	}
 	if t.overflows(key) {

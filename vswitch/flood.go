@@ -21,7 +21,7 @@ type late struct {
 // addFlood puts l among the floods, or drops it: there is no other port, or
 // the sender's budget is spent.
 func (b *batch) addFlood(l *nbl.List) {
-	others := len(b.ports.all) - 1
+	others := b.others(l.VLAN)
 	if others == 0 {
 		b.drop(l, metrics.ReasonNoPort)
 		return
@@ -40,13 +40,40 @@ func (b *batch) flood() {
 	if len(b.floods) == 0 {
 		return
 	}
+	if b.from.vlans != nil {
+		b.floodVLANs()
+		return
+	}
+	b.floodTo(b.floods)
+}
+
+// others is to how many ports a flood in vlan goes.
+func (b *batch) others(vlan uint16) (n int) {
+	if b.from.plain && b.ports.plain == len(b.ports.all) {
+		return b.ports.plain - 1
+	}
+	if b.reachVLAN == vlan && b.reachRound == b.round {
+		return b.reach
+	}
 	for _, p := range b.ports.all {
-		if p == b.from {
+		if p != b.from && !b.apart(p, vlan) {
+			n++
+		}
+	}
+	b.reach, b.reachVLAN, b.reachRound = n, vlan, b.round
+	return n
+}
+
+// floodTo delivers floods, which are of one VLAN, to the ports that they are for.
+func (b *batch) floodTo(floods []*nbl.List) {
+	vlan := floods[0].VLAN
+	for _, p := range b.ports.all {
+		if p == b.from || (!p.plain || !b.from.plain) && b.apart(p, vlan) {
 			continue
 		}
-		n, _ := p.deliver(b.c, b.floods)
+		n, _ := b.offer(p, floods)
 		b.floodTaken = max(b.floodTaken, n)
-		if n < len(b.floods) {
+		if n < len(floods) {
 			b.late = append(b.late, late{p, n})
 		}
 	}
@@ -56,20 +83,27 @@ func (b *batch) flood() {
 // floods. A frame that somebody accepted is Done; each copy that is lost is
 // counted.
 func (b *batch) floodAgain() {
+	if b.from.vlans == nil {
+		b.floodLate(b.floods)
+	}
+}
+
+// floodLate is floodAgain for some of the floods.
+func (b *batch) floodLate(floods []*nbl.List) {
 	lost := 0
 	for _, l := range b.late {
 		if !l.port.stalled.Load() {
-			n, _ := l.port.deliver(b.c, b.floods[l.taken:])
+			n, _ := b.offer(l.port, floods[l.taken:])
 			l.taken += n
 		}
 		b.floodTaken = max(b.floodTaken, l.taken)
-		lost += len(b.floods) - l.taken
+		lost += len(floods) - l.taken
 	}
 	if lost > 0 {
 		b.from.counters.Drops.Add(metrics.ReasonBusyFlood, uint64(lost))
 	}
-	done(b.floods[:b.floodTaken])
-	for _, l := range b.floods[b.floodTaken:] {
+	done(floods[:b.floodTaken])
+	for _, l := range floods[b.floodTaken:] {
 		l.Drop(metrics.ReasonBusyFlood)
 	}
 }

@@ -61,6 +61,21 @@ type PortOptions struct {
 	// of dropping it.
 	Transparent bool
 
+	// VLAN says in which VLANs the port is.
+	VLAN VLANOptions
+
+	// Protected ports exchange no frames with each other, only with the
+	// others.
+	Protected bool
+
+	// Mirror is the port to which all frames of this one are copied; 0: none.
+	// It was attached before, with Sink.
+	Mirror PortID
+
+	// Sink makes this a port that gets copies of others' frames and nothing
+	// else, and may not send.
+	Sink bool
+
 	// Counters are the port's. The switch counts in them what the port sends
 	// and why it was dropped; what becomes of frames inside Deliver the port
 	// counts itself. nil: nobody looks.
@@ -75,6 +90,11 @@ type port struct {
 	stormFrames int
 	stormBytes  uint64
 	transparent bool
+	protected   bool
+	sink        bool
+	plain       bool // not protected, no sink, in no VLAN: floods of others like it reach it
+	mirror      PortID
+	vlans       *vlans // nil: in none
 	counters    *metrics.Port
 
 	// stalled: frames have waited for the port in vain, and it has accepted
@@ -90,12 +110,24 @@ func newPort(p Port, o PortOptions) (*port, error) {
 		return nil, fmt.Errorf("vswitch: attach port %q: a flood budget of %d frames, %d bytes; both are 0 (the default) or more",
 			o.Name, o.Storm.Frames, o.Storm.Bytes)
 	}
+	v, err := o.VLAN.compile(o.Name)
+	if err != nil {
+		return nil, err
+	}
+	if o.Sink && (o.Mirror != 0 || v != nil || o.Protected) {
+		return nil, fmt.Errorf("vswitch: attach port %q: a sink is in no VLAN, neither mirrored nor protected", o.Name)
+	}
 	a := &port{
 		out:         p,
 		wait:        int64(o.Wait),
 		stormFrames: o.Storm.Frames,
 		stormBytes:  uint64(o.Storm.Bytes),
 		transparent: o.Transparent,
+		protected:   o.Protected,
+		sink:        o.Sink,
+		plain:       !o.Protected && !o.Sink && v == nil,
+		mirror:      o.Mirror,
+		vlans:       v,
 		counters:    o.Counters,
 	}
 	if o.Wait == 0 {
@@ -128,6 +160,7 @@ func (p *port) deliver(c *worker.Context, lists []*nbl.List) (accepted int, part
 type portSet struct {
 	byIndex [MaxPorts]*port
 	all     []*port
+	plain   int // how many of them are
 }
 
 // find is the port with id, nil when it is not attached.
@@ -145,6 +178,9 @@ func (s *portSet) with(index int, p *port) *portSet {
 	for _, q := range next.byIndex {
 		if q != nil {
 			next.all = append(next.all, q)
+			if q.plain {
+				next.plain++
+			}
 		}
 	}
 	return next

@@ -33,7 +33,8 @@ type Steering struct {
 // Steering is how the filters of port id are set.
 func (s *Switch) Steering(id PortID) *Steering { return &Steering{s, id} }
 
-// Set sends frames to mac in vlan (0: untagged ones; AnyVLAN: all) to the port,
+// Set sends frames to mac in vlan (0: those that are untagged at the port;
+// AnyVLAN: all of its VLANs) to the port,
 // marked with queue q. What was learned about the address is void. If several
 // ports have filters of it, the one with the lowest order counts, and of equals
 // the last: Set at one port and Clear at another, of the same order, hand the
@@ -54,7 +55,7 @@ func (st *Steering) Clear(vlan uint16, mac [6]byte) {
 // filter of it, of whatever port, goes before it.
 func (s *Switch) AddStatic(id PortID, vlan uint16, mac [6]byte) error {
 	if !s.claim(vlan, mac, claim{id, static, 0, 0}) {
-		return fmt.Errorf("vswitch: static address %x for port %d: the address of one station and the id of an attached port are needed", mac, id)
+		return fmt.Errorf("vswitch: static address %x for port %d: the address of one station and the id of a port that is attached, and in VLAN %d, are needed", mac, id, vlan)
 	}
 	return nil
 }
@@ -64,20 +65,25 @@ func (s *Switch) RemoveStatic(id PortID, vlan uint16, mac [6]byte) {
 	s.unclaim(vlan, mac, id, static)
 }
 
-// steeringKey is the key of an address, false if it is no station's.
-func steeringKey(vlan uint16, mac [6]byte) (uint64, bool) {
+// steeringKey is the key of an address that a port wants, false if it is no
+// station's, or the port is not there or not in the VLAN. The caller holds mu.
+func (s *Switch) steeringKey(id PortID, vlan uint16, mac [6]byte) (uint64, bool) {
 	n := uint64(0)
 	for _, b := range mac {
 		n = n<<8 | uint64(b)
 	}
-	return uint64(vlan)<<macBits | n, n != 0 && n&groupBit == 0
+	p := s.ports.Load().find(id)
+	if p == nil || n == 0 || n&groupBit != 0 {
+		return 0, false
+	}
+	return p.key(vlan, n)
 }
 
 func (s *Switch) claim(vlan uint16, mac [6]byte, c claim) bool {
-	key, ok := steeringKey(vlan, mac)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !ok || s.ports.Load().find(c.port) == nil {
+	key, ok := s.steeringKey(c.port, vlan, mac)
+	if !ok {
 		return false
 	}
 	list := slices.DeleteFunc(s.claims[key], c.replaces)
@@ -90,9 +96,9 @@ func (s *Switch) claim(vlan uint16, mac [6]byte, c claim) bool {
 }
 
 func (s *Switch) unclaim(vlan uint16, mac [6]byte, id PortID, k kind) {
-	key, _ := steeringKey(vlan, mac)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	key, _ := s.steeringKey(id, vlan, mac)
 	if list, ok := s.claims[key]; ok {
 		s.setClaims(key, slices.DeleteFunc(list, claim{port: id, kind: k}.replaces))
 	}

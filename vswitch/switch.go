@@ -71,6 +71,9 @@ func (s *Switch) Attach(p Port, o PortOptions) (PortID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ports := s.ports.Load()
+	if sink := ports.find(o.Mirror); o.Mirror != 0 && (sink == nil || !sink.sink) {
+		return 0, fmt.Errorf("vswitch: attach port %q: port %d, to which it is to be mirrored, is no sink that is attached", o.Name, o.Mirror)
+	}
 	if len(ports.all) == MaxPorts {
 		return 0, fmt.Errorf("vswitch: attach port %q to %d others: %w", o.Name, MaxPorts, errTooManyPorts)
 	}
@@ -131,6 +134,9 @@ func (s *Switch) Forward(c *worker.Context, from PortID, batch []*nbl.List) {
 		return
 	}
 	defer b.end() // also when the sender's memory faults in a Deliver
+	if b.from.mirror != 0 {
+		b.mirrorSent(batch)
+	}
 	b.classify(batch)
 	b.flood()
 	b.unicast(batch)

@@ -162,7 +162,7 @@ func (t *table) lookup(key uint64, now uint32) entry {
 		return e
 	}
 	if t.anyFilters.Load() != 0 {
-		if other := t.find(key&macMask | anyVLAN); other != 0 {
+		if other := t.find(anyKey(key)); other != 0 {
 			return other
 		}
 	}
