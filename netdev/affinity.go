@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 
+	"vhostnet/vswitch"
 	"vhostnet/worker"
 )
+
+// Port is the device's port of the switch.
+func (d *Device) Port() vswitch.PortID { return d.port }
 
 // placement moves a Device's transmit rings between workers (queues.Placement).
 type placement Device

@@ -43,15 +43,19 @@ const DefaultPairs = 8
 // Options is what a Device is made from. Adapter, Switch and Group are
 // required and shared by all devices of a switch.
 type Options struct {
-	Name    string          // of the port
-	MAC     [6]byte         // whose frames go to this VM's queue; zero: learned only
-	MTU     uint16          // longest packet without segmentation to this VM, bytes; 0: what its front-end says, if it does
-	Pairs   int             // queue pairs; 0 means DefaultPairs
-	Speed   uint32          // of the link, as the driver is told, Mbit/s, up to 2^31-1; 0: unknown
-	Mask    virtio.Features // features not to be offered
-	Mode    worker.Mode     // how its transmit rings are polled
-	Queue   QueueMode       // who drives the verbs of its queue
-	Home    int             // 1 + index of the worker to begin on; 0: one with few rings
+	Name  string          // of the port
+	MAC   [6]byte         // whose frames go to this VM's queue; zero: learned only
+	MTU   uint16          // longest packet without segmentation to this VM, bytes; 0: what its front-end says, if it does
+	Pairs int             // queue pairs; 0 means DefaultPairs
+	Speed uint32          // of the link, as the driver is told, Mbit/s, up to 2^31-1; 0: unknown
+	Mask  virtio.Features // features not to be offered
+	Mode  worker.Mode     // how its transmit rings are polled
+	Queue QueueMode       // who drives the verbs of its queue
+	// Switching says how the switch treats the port: VLANs, mirroring, and so
+	// on. Its Name and Counters are the Device's.
+	Switching vswitch.PortOptions
+
+	Home    int // 1 + index of the worker to begin on; 0: one with few rings
 	Adapter *queues.Adapter
 	Switch  *vswitch.Switch
 	Group   *worker.Group
@@ -187,7 +191,8 @@ func New(o Options) (*Device, error) {
 		rings++
 	}
 	d.nic, d.rings = nic, make([]ring, rings)
-	d.port, err = o.Switch.Attach(nic, vswitch.PortOptions{Name: o.Name, Counters: &d.counters})
+	o.Switching.Name, o.Switching.Counters = o.Name, &d.counters
+	d.port, err = o.Switch.Attach(nic, o.Switching)
 	if err != nil {
 		return nil, fmt.Errorf("netdev: port %q: %w", o.Name, err)
 	}

@@ -127,9 +127,12 @@ func TestOffloadMatrix(t *testing.T) {
 }
 
 // carry sends p and checks what arrives of it.
-func (p *packet) carry(from, to *vutest.FrontEnd) error {
-	sent := p.frame(macB, macA, from.Features())
-	if err := from.Send(0, sent); err != nil {
+func (p *packet) carry(from, to *vutest.FrontEnd) error { return p.carryAs(from, to, p) }
+
+// carryAs sends p, which is to arrive like as: with another tag.
+func (p *packet) carryAs(from, to *vutest.FrontEnd, as *packet) error {
+	sent := as.frame(macB, macA, from.Features())
+	if err := from.Send(0, p.frame(macB, macA, from.Features())); err != nil {
 		return err
 	}
 	var payload []byte
@@ -138,11 +141,11 @@ func (p *packet) carry(from, to *vutest.FrontEnd) error {
 		if err != nil {
 			return fmt.Errorf("segment %d: %w", n, err)
 		}
-		a, err := p.accepts(got, to.Features())
+		a, err := as.accepts(got, to.Features())
 		if err != nil {
 			return fmt.Errorf("segment %d of %d bytes: %w", n, len(got.Data), err)
 		}
-		if err := p.follows(a, n, len(payload), sent.Data); err != nil {
+		if err := as.follows(a, n, len(payload), sent.Data); err != nil {
 			return fmt.Errorf("segment %d of %d bytes: %w", n, len(got.Data), err)
 		}
 		payload = append(payload, a.payload...)

@@ -85,7 +85,11 @@ func (d *Device) setFilters() error {
 	if d.o.MAC == [6]byte{} || d.filter != 0 {
 		return nil
 	}
-	id, err := d.verbs.SetFilter(d.queue, queues.Filter{MAC: d.o.MAC, VLAN: 0})
+	f := queues.Filter{MAC: d.o.MAC} // frames that are untagged at the port
+	if len(d.o.Switching.VLAN.Trunk) > 0 {
+		f.VLAN = queues.AnyVLAN
+	}
+	id, err := d.verbs.SetFilter(d.queue, f)
 	if err != nil {
 		return err
 	}

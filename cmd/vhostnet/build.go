@@ -54,12 +54,32 @@ func (d *daemon) assemble(c config) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, spec := range c.ports {
-		p, err := d.newPort(spec, c, budget)
-		if err != nil {
-			return usageError{err}
+	return d.newPorts(c, budget)
+}
+
+// newPorts makes the ports, those first that watch others: what is mirrored
+// names them.
+func (d *daemon) newPorts(c config, budget *sharedmem.Budget) error {
+	made := map[string]*port{}
+	for _, sinks := range []bool{true, false} {
+		for _, spec := range c.ports {
+			if spec.sink != sinks {
+				continue
+			}
+			var sink vswitch.PortID
+			if spec.mirror != "" {
+				sink = made[spec.mirror].device.Port()
+			}
+			p, err := d.newPort(spec, spec.options(sink), c, budget)
+			if err != nil {
+				return usageError{err}
+			}
+			d.ports = append(d.ports, p) // for abandon
+			made[spec.name] = p
 		}
-		d.ports = append(d.ports, p)
+	}
+	for i, spec := range c.ports {
+		d.ports[i] = made[spec.name]
 	}
 	return nil
 }
@@ -91,10 +111,10 @@ func (d *daemon) abandon() {
 
 // newPort attaches a device to the switch and binds its socket; an error names
 // the flag that asked for them.
-func (d *daemon) newPort(spec portSpec, c config, budget *sharedmem.Budget) (*port, error) {
+func (d *daemon) newPort(spec portSpec, o vswitch.PortOptions, c config, budget *sharedmem.Budget) (*port, error) {
 	var server *vhostuser.Server // made from device, and there before anybody connects
 	device, err := netdev.New(netdev.Options{
-		Name: spec.name, MAC: spec.mac, MTU: spec.mtu, Pairs: spec.pairs, Mask: spec.mask, Mode: spec.mode,
+		Name: spec.name, MAC: spec.mac, MTU: spec.mtu, Pairs: spec.pairs, Mask: spec.mask, Mode: spec.mode, Switching: o,
 		Adapter: d.adapter, Switch: d.vswitch, Group: d.group, Log: d.log.With("port", spec.name),
 		OnConfig: func() { server.ConfigChanged() },
 		OnBroken: func(ring int, err error) {

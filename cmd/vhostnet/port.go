@@ -27,6 +27,7 @@ type portSpec struct {
 	pairs  int
 	mode   worker.Mode
 	mask   virtio.Features
+	switching
 }
 
 var portName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -62,7 +63,7 @@ func parsePort(s string) (portSpec, error) {
 			return portSpec{}, fmt.Errorf("--port %s: %w", name, err)
 		}
 	}
-	if err := p.consistent(); err != nil {
+	if err := errors.Join(p.consistent(), p.switching.consistent()); err != nil {
 		return portSpec{}, fmt.Errorf("--port %s: %w", name, err)
 	}
 	return p, nil
@@ -106,6 +107,9 @@ func (p *portSpec) consistent() error {
 }
 
 func (p *portSpec) option(key, value string) (err error) {
+	if known, err := p.switching.option(key, value); known {
+		return err
+	}
 	switch key {
 	case "mac":
 		p.mac, err = parseMAC(value)
@@ -136,7 +140,7 @@ func (p *portSpec) option(key, value string) (err error) {
 	case "socket-mode", "socket-owner", "socket-group":
 		return p.access.set(key, value, key+"="+value)
 	default:
-		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, role, socket-mode, socket-owner and socket-group", key)
+		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, vlan, trunk, native, protected, mirror, transparent, role, socket-mode, socket-owner and socket-group", key)
 	}
 	return err
 }
@@ -212,7 +216,7 @@ func joinPorts(ports []portSpec, host string) error {
 		}
 		macs[p.mac] = p.name
 	}
-	return nil
+	return joinMirrors(ports)
 }
 
 // listOf is "a, b or c".

@@ -30,7 +30,7 @@ func TestParsePort(t *testing.T) {
 		"w=s,frontend=qemu": {name: "w", path: "s", fd: -1},
 	} {
 		got, err := parsePort(s)
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(portSpec{}, socketAccess{})); err != nil || diff != "" {
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(portSpec{}, socketAccess{}, switching{})); err != nil || diff != "" {
 			t.Errorf("%s: %v\n%s", s, err, diff)
 		}
 	}

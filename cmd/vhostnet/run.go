@@ -47,6 +47,12 @@ A port is NAME=PATH and, behind commas, options:
                  (default: what the front-end says, QEMU's host_mtu)
   pairs=N        queue pairs offered (default 8)
   mask=A+B       features not to offer, such as mrg_rxbuf+guest_tso4
+  vlan=N         the VM is in VLAN N and sees no tags (default: in none; ports
+                 in none see each other's frames only, whatever their tags)
+  trunk=A+B-C    the VM is in these VLANs, by tags; native=N: and in N, untagged
+  protected=on   no frames from and to other protected ports
+  mirror=PORT    copies of all its frames go to PORT, which gets nothing else
+  transparent=on passes on what no bridge does (LLDP, LACP, spanning tree)
   frontend=NAME  masks that a front-end needs: qemu, cloud-hypervisor, crosvm,
                  libkrun, dpdk
   role=ROLE      listen (default: make the socket, replace a stale one) or
