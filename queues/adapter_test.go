@@ -131,7 +131,7 @@ func (r *rig) accounts(id QueueID) string {
 
 // In a batch each queue has its own status; what failed is as it was and can be
 // tried again.
-func TestCompleteAllocationInBatch(t *testing.T) {
+func TestClaim49_CompleteAllocationInBatch(t *testing.T) {
 	r := newRig(t, Options{})
 	m := newMap(t, 1<<16)
 	good, poor, astray := r.newNIC("good", 1), r.newNIC("poor", 1), r.newNIC("astray", 1)

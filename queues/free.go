@@ -73,6 +73,7 @@ func (a *Adapter) free(ctx context.Context, q *Queue) error {
 			a.mu.Unlock()
 			return err
 		}
+		q.told = q.state // by the event that follows
 		a.mu.Unlock()
 		a.onEvent(Event{Kind: EventDMAStopped, Queue: q.id, VM: q.params.VMName, State: Freeing})
 	} else {

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -38,31 +37,11 @@ var eventNames = map[string]event{
 // publishedTable is the published table: nextOf[event][state], "" for invalid.
 func publishedTable(t *testing.T) map[string]map[string]string {
 	t.Helper()
-	cells := func(line string) []string {
-		list := strings.Split(line, "|")
-		for i := range list {
-			list[i] = strings.TrimSpace(list[i])
-		}
-		return list
-	}
-	lines := strings.Split(strings.TrimSpace(published), "\n")
-	states := cells(lines[0])[1:]
-	table := map[string]map[string]string{}
-	for _, line := range lines[1:] {
-		row := cells(line)
-		if len(row) != len(states)+1 {
-			t.Fatalf("%q has %d columns", line, len(row))
-		}
-		table[row[0]] = map[string]string{}
-		for i, s := range states {
-			table[row[0]][s] = row[i+1]
-		}
-	}
-	return table
+	return parseTable(t, published)
 }
 
 // Every pair of a state and an event leads where NDIS says.
-func TestStateTable(t *testing.T) {
+func TestClaim45_StateTable(t *testing.T) {
 	table := publishedTable(t)
 	if len(table) != int(numEvents) || len(eventNames) != int(numEvents) {
 		t.Fatalf("%d events are published, %d have names, %d exist", len(table), len(eventNames), numEvents)
@@ -171,7 +150,7 @@ func inState(t *testing.T, want State, filters int) (r *rig, let func()) {
 
 // Each verb, in each state that a queue can be in, leads where NDIS says or is
 // refused without any effect.
-func TestVerbsInEveryState(t *testing.T) {
+func TestClaim45_VerbsInEveryState(t *testing.T) {
 	table := publishedTable(t)
 	for s := range numStates {
 		least, most := 0, 0
