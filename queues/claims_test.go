@@ -417,8 +417,8 @@ func TestClaim54_LastFilterCleared(t *testing.T) {
 	}
 	for range 100_000 {
 		select {
-		case <-done:
-			t.Fatal("the verb returned while a burst of the queue is under way")
+		case err := <-done:
+			t.Fatalf("the verb returned, %v, while a burst of the queue is under way", err)
 		default:
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -207,6 +208,7 @@ func TestClaim66_Reset(t *testing.T) {
 	freed := make(chan error, 1)
 	go func() { freed <- r.FreeQueue(context.Background(), id) }()
 	for r.state(id) != Freeing {
+		runtime.Gosched()
 	}
 	r.quiesce = func(context.Context) error { // in the middle of the reset
 		if _, err := r.SetFilter(web, filterOf(3)); StatusOf(err) != StatusResetInProgress {

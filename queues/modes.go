@@ -74,10 +74,10 @@ func (n *NIC) unwanted(l *nbl.List) metrics.Reason {
 	return metrics.ReasonNone
 }
 
-// want looks at the tag first: it counts for every address. A frame with a tag
-// for its priority only has no VLAN.
+// want looks at the tag first, the one that the driver would see: it counts for
+// every address. A frame with a tag for its priority only has no VLAN.
 func (m *Modes) want(l *nbl.List) bool {
-	if m.VLANs != nil && l.VLAN != 0 && !m.VLANs.Has(l.VLAN&0xfff) {
+	if vlan := l.TCI() & 0xfff; m.VLANs != nil && vlan != 0 && !m.VLANs.Has(vlan) {
 		return false
 	}
 	switch {

@@ -44,7 +44,14 @@ func TestModesWant(t *testing.T) {
 		{with(func(m *Modes) { m.VLANs = vlans }), own, 0, true},
 		{with(func(m *Modes) { m.VLANs = vlans }), other, 5, false},
 	} {
-		if got := c.m.want(&nbl.List{Dst: c.dst, VLAN: c.vlan}); got != c.want {
+		frame := ethernet(64, 1)
+		if c.vlan != 0 {
+			copy(frame[12:], []byte{0x81, 0, byte(c.vlan >> 8), byte(c.vlan)})
+		}
+		var l nbl.List
+		l.FromBytes(frame, 1)
+		l.Dst = c.dst
+		if got := c.m.want(&l); got != c.want {
 			t.Errorf("case %d: %012x in VLAN %d is wanted: %t", i, c.dst, c.vlan, got)
 		}
 	}
