@@ -12,6 +12,7 @@ import (
 	"vhostnet/queues"
 	"vhostnet/sharedmem"
 	"vhostnet/vhostuser/vutest"
+	"vhostnet/virtio"
 	"vhostnet/virtqueue"
 )
 
@@ -50,7 +51,7 @@ func (r *rig) wantAccounts(id queues.QueueID, f *vutest.FrontEnd, rings int) {
 		size += region.Size
 	}
 	n := f.Driver(0).Size()
-	area := virtqueue.DescLen(n) + virtqueue.AvailLen(n, true) + virtqueue.UsedLen(n, true)
+	area := virtqueue.DescLen(n) + virtqueue.AvailLen(n, virtio.EventIdx) + virtqueue.UsedLen(n, virtio.EventIdx)
 	want := []sharedmem.Account{
 		{Queue: id, Usage: sharedmem.Receive, Bytes: size, Count: 1},
 		{Queue: id, Usage: sharedmem.Xmit, Bytes: size, Count: 1},

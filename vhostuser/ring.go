@@ -45,6 +45,7 @@ type ring struct {
 
 	// These survive a stop.
 	base    uint32     // what GET_VRING_BASE answers while the ring does not run
+	baseSet bool       // it is of this front-end, or of a ring that ran
 	err     *sys.Event // nil: nobody is told
 	enabled bool
 }
@@ -173,8 +174,10 @@ func (s *session) park(r *ring, saved *virtqueue.State, err error) error {
 	return fmt.Errorf("%w: ring %d: %w", errRing, r.index, err)
 }
 
-// queue makes a Queue over the ring's memory. It goes on from saved, or from
-// the used index in memory when there is none.
+// queue makes a Queue over the ring's memory. It goes on from saved; when there
+// is none, a split ring from the used index in memory, as front-ends disagree
+// about the base after a crash, and a packed one, whose memory does not tell,
+// from the base.
 func (s *session) queue(r *ring, saved *virtqueue.State) (q *virtqueue.Queue, err error) {
 	c := virtqueue.Config{
 		Index:    r.index,
@@ -185,15 +188,18 @@ func (s *session) queue(r *ring, saved *virtqueue.State) (q *virtqueue.Queue, er
 		Err:      r.err,
 		Resume:   saved,
 	}
+	if saved == nil && r.baseSet && s.features.Has(virtio.RingPacked) {
+		at := virtqueue.StateOf(s.features, r.base)
+		c.Resume = &at
+	}
 	m := s.memory.current
-	eventIdx := s.features.Has(virtio.EventIdx)
 	if c.Desc, err = m.UserBlock(r.addr.Desc, virtqueue.DescLen(c.Size)); err != nil {
 		return nil, fmt.Errorf("descriptors: %w", err)
 	}
-	if c.Avail, err = m.UserBlock(r.addr.Avail, virtqueue.AvailLen(c.Size, eventIdx)); err != nil {
+	if c.Avail, err = m.UserBlock(r.addr.Avail, virtqueue.AvailLen(c.Size, c.Features)); err != nil {
 		return nil, fmt.Errorf("available ring: %w", err)
 	}
-	if c.Used, err = m.UserBlock(r.addr.Used, virtqueue.UsedLen(c.Size, eventIdx)); err != nil {
+	if c.Used, err = m.UserBlock(r.addr.Used, virtqueue.UsedLen(c.Size, c.Features)); err != nil {
 		return nil, fmt.Errorf("used ring: %w", err)
 	}
 	err = sharedmem.Guard(func() (err error) {
@@ -211,14 +217,14 @@ func (s *session) unseat(r *ring) {
 		return
 	}
 	r.state = parked
-	r.base = s.dev.StopRing(r.index).Base()
+	r.base, r.baseSet = s.dev.StopRing(r.index).Base(), true
 	s.log(hclog.Debug, "ring stopped", "ring", r.index, "base", r.base)
 }
 
 // stop ends the ring's service and forgets what belongs to one start.
 func (s *session) stop(r *ring) {
 	if r.saved != nil {
-		r.base = r.saved.Base()
+		r.base, r.baseSet = r.saved.Base(), true
 	}
 	s.unseat(r)
 	r.state, r.retry = stopped, false

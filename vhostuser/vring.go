@@ -51,9 +51,8 @@ func (s *session) setVringNum(m *message) ([]byte, error) {
 	return nil, nil
 }
 
-// setVringBase: where the ring goes on. It is kept for GET_VRING_BASE only: a
-// split ring starts at the used index in memory, as front-ends disagree about
-// the base after a crash; not of a ring in use.
+// setVringBase: where the ring goes on, see [session.queue]; not of a ring in
+// use.
 func (s *session) setVringBase(m *message) ([]byte, error) {
 	r, base, err := s.vringState(m)
 	if err != nil {
@@ -62,7 +61,7 @@ func (s *session) setVringBase(m *message) ([]byte, error) {
 	if err := r.idle(); err != nil {
 		return nil, err
 	}
-	r.base = base
+	r.base, r.baseSet = base, true
 	return nil, nil
 }
 

@@ -13,18 +13,20 @@ import (
 func TestAreaLengths(t *testing.T) {
 	for _, tc := range []struct {
 		size              int
-		eventIdx          bool
+		features          virtio.Features
 		desc, avail, used uint64
 	}{
-		{1, false, 16, 6, 12},
-		{1, true, 16, 8, 14},
-		{256, false, 4096, 516, 2052},
-		{256, true, 4096, 518, 2054},
-		{32768, true, 524288, 65542, 262150},
+		{1, 0, 16, 6, 12},
+		{1, virtio.EventIdx, 16, 8, 14},
+		{256, 0, 4096, 516, 2052},
+		{256, virtio.EventIdx, 4096, 518, 2054},
+		{32768, virtio.EventIdx, 524288, 65542, 262150},
+		{1, virtio.RingPacked, 16, 4, 4},
+		{1000, virtio.RingPacked | virtio.EventIdx, 16000, 4, 4},
 	} {
-		desc, avail, used := virtqueue.DescLen(tc.size), virtqueue.AvailLen(tc.size, tc.eventIdx), virtqueue.UsedLen(tc.size, tc.eventIdx)
+		desc, avail, used := virtqueue.DescLen(tc.size), virtqueue.AvailLen(tc.size, tc.features), virtqueue.UsedLen(tc.size, tc.features)
 		if desc != tc.desc || avail != tc.avail || used != tc.used {
-			t.Errorf("%d entries, EVENT_IDX %v: %d, %d, %d; want %d, %d, %d", tc.size, tc.eventIdx, desc, avail, used, tc.desc, tc.avail, tc.used)
+			t.Errorf("%d entries, %v: %d, %d, %d; want %d, %d, %d", tc.size, tc.features, desc, avail, used, tc.desc, tc.avail, tc.used)
 		}
 	}
 }
@@ -40,14 +42,20 @@ func TestNewRefuses(t *testing.T) {
 		change func(c *virtqueue.Config)
 		want   string
 	}{
-		{"size 0", func(c *virtqueue.Config) { c.Size = 0 }, "size 0 is not a power of two"},
-		{"size -8", func(c *virtqueue.Config) { c.Size = -8 }, "size -8 is not a power of two"},
-		{"size 3", func(c *virtqueue.Config) { c.Size = 3 }, "size 3 is not a power of two"},
-		{"size 65536", func(c *virtqueue.Config) { c.Size = 65536 }, "size 65536 is not a power of two"},
+		{"size 0", func(c *virtqueue.Config) { c.Size = 0 }, "size 0 is not from 1 to 32768"},
+		{"size -8", func(c *virtqueue.Config) { c.Size = -8 }, "size -8 is not from 1"},
+		{"size 3", func(c *virtqueue.Config) { c.Size = 3 }, "size 3 of a split ring is not a power of two"},
+		{"size 65536", func(c *virtqueue.Config) { c.Size = 65536 }, "size 65536 is not from 1"},
 		{"another size", func(c *virtqueue.Config) { c.Size = 16 }, "the descriptor table has 128 bytes, 16 entries need 256"},
 		{"EVENT_IDX without room", func(c *virtqueue.Config) { c.Features = virtio.EventIdx }, "the avail ring has 20 bytes, 8 entries need 22"},
 		{"no used ring", func(c *virtqueue.Config) { c.Used = sharedmem.Block{} }, "the used ring has 0 bytes"},
-		{"packed", func(c *virtqueue.Config) { c.Features = virtio.RingPacked }, "RING_PACKED"},
+		{"packed areas of split ones", func(c *virtqueue.Config) { c.Features = virtio.RingPacked }, "the driver event area has 20 bytes, 8 entries need 4"},
+		{"size 65536, packed", func(c *virtqueue.Config) { c.Features, c.Size = virtio.RingPacked, 65536 }, "size 65536 is not from 1"},
+		{"resume a packed ring's state", func(c *virtqueue.Config) { c.Resume = &virtqueue.State{Packed: true} }, "the state is of a packed ring, the driver set up a split one"},
+		{"resume a split ring's state", func(c *virtqueue.Config) { c.Features, c.Resume = virtio.RingPacked, &virtqueue.State{} }, "the state is of a split ring, the driver set up a packed one"},
+		{"resume behind the ring's end", func(c *virtqueue.Config) {
+			c.Features, c.Resume = virtio.RingPacked, &virtqueue.State{Avail: 0x8008, Used: 0x8008, Packed: true}
+		}, "cannot resume at slot 8 of a packed ring of 8 entries"},
 		{"MaxChain -1", func(c *virtqueue.Config) { c.MaxChain = -1 }, "MaxChain -1"},
 		{"MaxChain 32769", func(c *virtqueue.Config) { c.MaxChain = 32769 }, "MaxChain 32769"},
 		{"resume with chains taken", func(c *virtqueue.Config) { c.Resume = &virtqueue.State{Avail: 5, Used: 4} }, "cannot resume at avail 5, used 4"},
@@ -126,7 +134,7 @@ func TestQueueHoldsItsMemory(t *testing.T) {
 	for _, area := range []struct {
 		at, n uint64
 		block *sharedmem.Block
-	}{{0, virtqueue.DescLen(8), &c.Desc}, {4096, virtqueue.AvailLen(8, false), &c.Avail}, {8192, virtqueue.UsedLen(8, false), &c.Used}} {
+	}{{0, virtqueue.DescLen(8), &c.Desc}, {4096, virtqueue.AvailLen(8, 0), &c.Avail}, {8192, virtqueue.UsedLen(8, 0), &c.Used}} {
 		if *area.block, err = mem.Block(area.at, area.n); err != nil {
 			t.Fatal(err)
 		}

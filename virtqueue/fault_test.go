@@ -124,8 +124,7 @@ func newFaultRing(t *testing.T, f virtio.Features, availAt, usedAt uint64) *faul
 		}
 		return b
 	}
-	eventIdx := f.Has(virtio.EventIdx)
-	r := &faultRing{fd: fd, avail: block(availAt, virtqueue.AvailLen(size, eventIdx)), used: block(usedAt, virtqueue.UsedLen(size, eventIdx))}
+	r := &faultRing{fd: fd, avail: block(availAt, virtqueue.AvailLen(size, f)), used: block(usedAt, virtqueue.UsedLen(size, f))}
 	desc := block(page, virtqueue.DescLen(size))
 	for i := range uint32(300) {
 		desc.Store64(16*i, 0)
@@ -228,8 +227,8 @@ func TestV32_New(t *testing.T) {
 	}
 	c := virtqueue.Config{Size: 1}
 	c.Desc, _ = mem.Block(0, virtqueue.DescLen(1))
-	c.Avail, _ = mem.Block(page, virtqueue.AvailLen(1, false))
-	c.Used, _ = mem.Block(2*page, virtqueue.UsedLen(1, false))
+	c.Avail, _ = mem.Block(page, virtqueue.AvailLen(1, 0))
+	c.Used, _ = mem.Block(2*page, virtqueue.UsedLen(1, 0))
 	truncate(t, fd, 0)
 	wantFault(t, "New", func() { _, _ = virtqueue.New(c, mem) })
 	mem.Unref()

@@ -83,7 +83,7 @@ func wantBroken(tb testing.TB, p *vqtest.Pair, reason virtqueue.Reason) {
 	if broken.Reason != reason {
 		tb.Fatalf("broken for reason %d (%v), want %d", broken.Reason, err, reason)
 	}
-	if text := err.Error(); strings.Contains(text, "%!") || !strings.Contains(text, "is broken at avail index") {
+	if text := err.Error(); strings.Contains(text, "%!") || !strings.Contains(text, "is broken at avail position") {
 		tb.Errorf("message %q", text)
 	}
 	if first, second := p.Queue.TakeErr(), p.Queue.TakeErr(); first != p.Err || second != nil {

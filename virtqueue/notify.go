@@ -4,23 +4,26 @@ import "vhostnet/sharedmem"
 
 // Theory of operation.
 //
-// Both directions have the same shape, known from Dekker's algorithm:
+// Both directions have the same shape, known from Dekker's algorithm. The
+// announcement is avail.idx or used.idx in a split ring, the flags of a slot
+// in a packed one; the wish is flags or an event index, or the word of an
+// event suppression area.
 //
 //	driver (kick)                     device (arming)
-//	  store avail.idx                   store the wish (flags or avail_event)
+//	  store the announcement            store the wish
 //	  full fence                        full fence
-//	  load the wish, kick or not        load avail.idx, sleep or not
+//	  load the wish, kick or not        load the announcement, sleep or not
 //
 //	device (call)                     driver (enabling interrupts)
-//	  store used.idx                    store the wish (flags or used_event)
+//	  store the announcement            store the wish
 //	  full fence                        full fence
-//	  load the wish, call or not        load used.idx, sleep or not
+//	  load the wish, call or not        load the announcement, sleep or not
 //
 // With all four fences at least one side sees the other's store; without one
 // of them both can miss, and a ring with chains in it sleeps for ever.
 
-// needsCall says whether the driver wants to know that used.idx went from old
-// to idx, which has just been published.
+// wantsCall says whether the driver wants to know that used.idx went from old
+// to where it is, which has just been published.
 //
 // The publication is a StoreRelease32, and the first load here a
 // LoadAcquire32, so the load is not done before the store; what is loaded
@@ -29,20 +32,19 @@ import "vhostnet/sharedmem"
 // used_event or avail.flags and its look at used.idx. The acquired word holds
 // avail.flags only when it starts the ring. A wider load of used_event could
 // reach past the ring's end, so it is a plain one of 16 bits.
-func (q *Queue) needsCall(old, idx uint16) bool {
-	word := q.ring.avail.LoadAcquire32(q.ring.idxOff)
-	if !q.started {
-		// The driver may have set up its wish for an earlier device, or for
-		// none: one call too many is harmless, one too few hangs it.
-		q.started = true
+func (s *split) wantsCall(t *taker, n int) bool {
+	word := s.avail.LoadAcquire32(s.idxOff)
+	// A legacy driver may ask to be called whenever the device has used up
+	// all it was given, whatever else it wishes (virtio 1.3, section 6.3).
+	if s.notifyOnEmpty && t.count() == 0 && uint16(word>>s.idxShift) == s.nextAvail {
 		return true
 	}
-	if q.eventIdx {
-		return passed(q.ring.avail.Load16(q.ring.usedEvent), idx, old)
+	if s.eventIdx {
+		return passed(s.avail.Load16(s.usedEvent), s.nextUsed, s.nextUsed-uint16(n))
 	}
 	flags := uint16(word)
-	if q.ring.idxOff != 0 {
-		flags = q.ring.avail.Load16(0)
+	if s.idxOff != 0 {
+		flags = s.avail.Load16(0)
 	}
 	return flags&availNoInterrupt == 0
 }
@@ -56,47 +58,101 @@ func passed(event, idx, old uint16) bool { return idx-event-1 < idx-old }
 // EVENT_IDX used.flags must stay 0 (virtio 1.3, section 2.7.10) and avail_event
 // says when to kick: one behind the next entry is 65535 entries away. It costs
 // one kick per 65536 chains to leave it there.
-func (q *Queue) kicksOff() {
-	q.flags = usedNoNotify
-	if q.eventIdx {
-		q.flags = 0
-		q.ring.used.Store16(q.ring.availEvent, q.next-1)
+func (s *split) kicksOff() {
+	s.flags = usedNoNotify
+	if s.eventIdx {
+		s.flags = 0
+		s.used.Store16(s.availEvent, s.nextAvail-1)
 	}
-	q.ring.publish(q.used, q.flags)
+	s.publish()
 }
 
-// Arm asks the driver for a kick at its next chain, and reports whether chains
-// came before the driver could know: then no kick may come for them, and the
-// caller looks again instead of sleeping. The next Pop that finds chains turns
-// kicks off by itself. On a broken ring it does nothing and reports false.
-//
-// Chains that Unpop gave back count as chains that came.
-func (q *Queue) Arm() (more bool) {
-	if q.dead != nil {
-		return false
-	}
-	q.armed = true
-	if q.eventIdx {
+// arm asks for a kick and reports whether chains came before the driver could
+// know.
+func (s *split) arm() (more bool) {
+	if s.eventIdx {
 		// avail_event shares its aligned word with memory behind the ring, so
 		// this is a plain store, and needs a fence of its own.
-		q.ring.used.Store16(q.ring.availEvent, q.next)
-		sharedmem.Fence(&q.ring.fence)
+		s.used.Store16(s.availEvent, s.nextAvail)
+		sharedmem.Fence(&s.fence)
 	} else {
-		q.flags = 0
-		q.ring.publish(q.used, q.flags)
+		s.flags = 0
+		s.publish()
 	}
 	// Behind the fence, or the release store, this acquire load is not done
 	// before the wish is visible: pairs with the driver's fence between its
 	// store of avail.idx and its look at our wish.
-	return q.ring.availIdx() != q.next
+	return s.availIdx() != s.nextAvail
 }
 
-// disarm turns kicks off after Arm. With EVENT_IDX there is nothing to do: the
+// disarm turns kicks off after arm. With EVENT_IDX there is nothing to do: the
 // driver is past avail_event, or there would be no chains.
-func (q *Queue) disarm() {
-	if !q.eventIdx {
-		q.flags = usedNoNotify
-		q.ring.publish(q.used, q.flags)
+func (s *split) disarm() {
+	if !s.eventIdx {
+		s.flags = usedNoNotify
+		s.publish()
 	}
-	q.armed = false
 }
+
+// Flags of an event suppression area, the upper half of its word; the lower
+// one is off_wrap, the position of desc (virtio 1.3, section 2.8.14).
+const (
+	eventEnable  = 0
+	eventDisable = 1
+	eventDesc    = 2 // at the descriptor of off_wrap, with EVENT_IDX only
+)
+
+// wantsCall says whether the driver wants to know that the slots of the n
+// chains published last are used. The first of them was published by a
+// StoreRelease32, so the LoadAcquire32 here is not done before: the full fence
+// of the call direction, which pairs with the driver's fence between its store
+// of its event suppression area and its look at the next slot. The area is one
+// word, so both its halves are of one moment.
+//
+// A driver that writes what was not negotiated, or is reserved, is called.
+func (p *packed) wantsCall(t *taker, n int) bool {
+	word := p.driver.LoadAcquire32(0)
+	switch flags := uint16(word >> 16); {
+	case flags == eventDisable:
+		return false
+	case flags != eventDesc || !p.eventIdx:
+		return true
+	}
+	return p.passedSlot(uint16(word), t.slots(t.first-uint32(n), t.first))
+}
+
+// passedSlot says whether the slot that offWrap names is one of the n slots
+// that end before nextUsed (virtio 1.3, section 2.8.10). Both are counted from
+// the position of the lap that nextUsed is in, so that indices of the lap
+// before are negative, modulo 65536.
+func (p *packed) passedSlot(offWrap uint16, n uint32) bool {
+	event, idx := offWrap&^wrapBit, uint16(p.slot(p.nextUsed))
+	if (offWrap&wrapBit != 0) != p.wrap(p.nextUsed) {
+		event -= uint16(p.size)
+	}
+	return passed(event, idx, idx-uint16(n))
+}
+
+// kicksOff tells the driver not to kick.
+func (p *packed) kicksOff() {
+	p.device.StoreRelease32(0, eventDisable<<16)
+}
+
+// arm asks for a kick and reports whether a chain came before the driver could
+// know. off_wrap and flags are one word, so the driver never sees one without
+// the other.
+func (p *packed) arm() (more bool) {
+	wish := uint32(eventEnable << 16)
+	if p.eventIdx {
+		wish = eventDesc<<16 | uint32(p.offWrap(p.nextAvail))
+	}
+	p.device.StoreRelease32(0, wish)
+	// Behind the release store this acquire load is not done before the wish
+	// is visible: pairs with the driver's fence between its store of a slot's
+	// flags and its look at our wish.
+	return p.idFlags(p.slot(p.nextAvail))&wordAvailUsed == p.availableAs(p.nextAvail)
+}
+
+// disarm turns kicks off after arm. With EVENT_IDX the driver is past off_wrap
+// now, but comes by again a lap later.
+func (p *packed) disarm() { p.kicksOff() }

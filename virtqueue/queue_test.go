@@ -296,7 +296,7 @@ func TestBreak(t *testing.T) {
 	p.Queue.Break(errors.New("another"))
 	wantBroken(t, p, virtqueue.ReasonOwner)
 	if err := p.Queue.Broken(); !errors.Is(err, cause) ||
-		err.Error() != "virtqueue: ring 5 is broken at avail index 1: readable bytes in a receive ring" {
+		err.Error() != "virtqueue: ring 5 is broken at avail position 1: readable bytes in a receive ring" {
 		t.Errorf("Broken = %v", err)
 	}
 	if pushAll(p.Queue, taken) || p.Driver.UsedIdx() != 0 {
@@ -330,7 +330,7 @@ func TestAccessors(t *testing.T) {
 	f := virtio.Version1 | virtio.EventIdx
 	p := newPair(t, vqtest.Options{Index: 2, Size: 64, Features: f})
 	q := p.Queue
-	if areas := q.Areas(); len(areas) != 3 || areas[0].Len() != virtqueue.DescLen(64) || areas[1].Len() != virtqueue.AvailLen(64, true) || areas[2].Len() != virtqueue.UsedLen(64, true) {
+	if areas := q.Areas(); len(areas) != 3 || areas[0].Len() != virtqueue.DescLen(64) || areas[1].Len() != virtqueue.AvailLen(64, virtio.EventIdx) || areas[2].Len() != virtqueue.UsedLen(64, virtio.EventIdx) {
 		t.Errorf("Areas = %v", areas)
 	}
 	if q.Index() != 2 || q.Size() != 64 || q.Features() != f || q.Kick() != p.Kick || q.Call() != p.Call || q.Mem() != p.Mem {

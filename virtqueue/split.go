@@ -1,59 +1,40 @@
 package virtqueue
 
-import "vhostnet/sharedmem"
+import (
+	"vhostnet/sharedmem"
+	"vhostnet/virtio"
+)
 
-// Offsets and sizes of the split ring, bytes (virtio 1.3, sections 2.7.5,
-// 2.7.6, 2.7.8).
+// Offsets and sizes of the split ring, bytes (virtio 1.3, sections 2.7.6,
+// 2.7.8).
 const (
-	descSize  = 16 // addr 8, len 4, flags 2, next 2
-	availRing = 4  // behind flags 2, idx 2
-	availSize = 2  // head
-	usedRing  = 4  // behind flags 2, idx 2
-	usedSize  = 8  // id 4, len 4
-	eventSize = 2  // used_event, avail_event
+	availRing = 4 // behind flags 2, idx 2
+	availSize = 2 // head
+	usedRing  = 4 // behind flags 2, idx 2
+	usedSize  = 8 // id 4, len 4
+	eventSize = 2 // used_event, avail_event
 )
 
 // Flags of the split ring.
 const (
-	flagNext     = 1
-	flagWrite    = 2
-	flagIndirect = 4
-
 	availNoInterrupt = 1 // avail.flags: the driver wants no calls
 	usedNoNotify     = 1 // used.flags: the device wants no kicks
 )
 
-// descriptor is one descriptor as two words of the machine: the address, and
-// len | flags<<32 | next<<48. It is a private copy; guest memory has more to
-// say about it no longer.
-type descriptor struct{ addr, meta uint64 }
-
-// metaLen is the part of meta that is len; metaComplex are the flags that make
-// a descriptor more than one buffer.
-const (
-	metaLen     = 1<<32 - 1
-	metaWrite   = flagWrite << 32
-	metaComplex = (0xffff &^ flagWrite) << 32
-)
-
-func (d descriptor) len() uint32   { return uint32(d.meta) }
-func (d descriptor) flags() uint16 { return uint16(d.meta >> 32) }
-func (d descriptor) next() uint16  { return uint16(d.meta >> 48) }
-
-// loadDescriptor reads entry i of a descriptor table, each word once. The
-// caller has checked i against the table's size.
-func loadDescriptor(table sharedmem.Block, i uint32) descriptor {
-	return descriptor{table.Load64(descSize * i), table.Load64(descSize*i + 8)}
-}
-
-// split is the words of a split ring. Go has no 16-bit atomics, so both
-// indices are accessed as part of an aligned 32-bit word, see
-// [sharedmem.Block].
+// split is a split ring (virtio 1.3, section 2.7): its words, and where the
+// device stands in it. Go has no 16-bit atomics, so both indices are accessed
+// as part of an aligned 32-bit word, see [sharedmem.Block].
 type split struct {
 	desc, avail, used sharedmem.Block
 
-	size uint32 // entries, a power of two
-	mask uint32 // size - 1
+	size          uint32 // entries, a power of two
+	mask          uint32 // size - 1
+	eventIdx      bool
+	notifyOnEmpty bool
+
+	nextAvail uint16 // the next entry of the avail ring to take
+	nextUsed  uint16 // the next entry of the used ring to write
+	flags     uint16 // used.flags as published
 
 	// avail.idx lies at offset 2 of a ring that is only 2-aligned: it is the
 	// upper half of the word that starts the ring (idxOff 0, idxShift 16) or
@@ -73,14 +54,26 @@ func newSplit(c *Config) split {
 	s := split{
 		desc: c.Desc, avail: c.Avail, used: c.Used,
 		size: uint32(c.Size), mask: uint32(c.Size) - 1,
-		idxShift:   16,
-		usedEvent:  availRing + availSize*uint32(c.Size),
-		availEvent: usedRing + usedSize*uint32(c.Size),
+		eventIdx:      c.Features.Has(virtio.EventIdx),
+		notifyOnEmpty: c.Features.Has(virtio.NotifyOnEmpty),
+		idxShift:      16,
+		usedEvent:     availRing + availSize*uint32(c.Size),
+		availEvent:    usedRing + usedSize*uint32(c.Size),
 	}
 	if !c.Avail.Aligned(0, 4) {
 		s.idxOff, s.idxShift = 2, 0
 	}
 	return s
+}
+
+// start finds the ring's place: that of r, or the used.idx in memory.
+func (s *split) start(r *State) {
+	if r != nil {
+		s.nextAvail, s.nextUsed = r.Avail, r.Used
+		return
+	}
+	s.nextUsed = s.usedIdx()
+	s.nextAvail = s.nextUsed
 }
 
 // availIdx reads avail.idx. What the driver wrote before it published the
@@ -95,6 +88,75 @@ func (s *split) usedIdx() uint16 { return uint16(s.used.LoadAcquire32(0) >> 16) 
 // publish stores used.idx together with used.flags, which the device owns too.
 // The used entries and the payload written before are seen by the driver that
 // reads the index: pairs with its acquire load.
-func (s *split) publish(idx, flags uint16) {
-	s.used.StoreRelease32(0, uint32(idx)<<16|uint32(flags))
+func (s *split) publish() {
+	s.used.StoreRelease32(0, uint32(s.nextUsed)<<16|uint32(s.flags))
+}
+
+func (s *split) ready(t *taker) (int, error) {
+	// A driver cannot own more entries than there are descriptors, and those
+	// taken are not its own. An index behind ours is far ahead, modulo 65536.
+	ahead, room := uint32(s.availIdx()-s.nextAvail), s.size-t.count()
+	if ahead > room {
+		return 0, broken(ReasonAvailIndex, uint64(ahead), uint64(room))
+	}
+	return int(ahead), nil
+}
+
+func (s *split) gather(t *taker, dst []Chain) (n, arena int, err error) {
+	arena = t.used()
+	ready, err := s.ready(t)
+	if err != nil {
+		return 0, arena, err
+	}
+	dst = dst[:min(ready, len(dst))]
+	desc, avail := s.desc, s.avail
+	size, mask, pos := s.size, s.mask, uint32(s.nextAvail)
+	for n < len(dst) {
+		c := &dst[n]
+		head := avail.Load16(availRing + availSize*(pos&mask))
+		if uint32(head) >= size {
+			return n, arena, broken(ReasonHead, uint64(head), uint64(size))
+		}
+		d := loadSplit(desc, uint32(head))
+		if b, ok := t.window.Block(d.addr, d.meta&metaLen); ok && d.meta&metaComplex == 0 && d.meta&metaLen <= t.maxBytes {
+			c.setOne(b, d.meta)
+		} else if arena, err = s.walk(t, c, head, d, arena); err != nil {
+			return n, arena, err
+		}
+		c.Head = head
+		t.fifo[(t.last+uint32(n))&t.mask] = taken{head, 1}
+		n++
+		pos++
+	}
+	return n, arena, nil
+}
+
+// walk is gather's way for a chain of more than one buffer.
+func (s *split) walk(t *taker, c *Chain, head uint16, d descriptor, arena int) (int, error) {
+	at := table{block: s.desc, size: s.size, limit: s.size, order: chained, at: uint32(head), steps: 1}
+	return t.walk(c, d, &at, arena)
+}
+
+// push writes one used entry per chain, each with one 64-bit store; the driver
+// does not look before used.idx is published.
+func (s *split) push(t *taker, used []Used) error {
+	ring, mask, pos := s.used, s.mask, uint32(s.nextUsed)
+	for i := range used {
+		u := used[i]
+		if !t.owes(uint32(i), u) {
+			return t.stranger(uint32(i), u)
+		}
+		ring.Store64(usedRing+usedSize*(pos&mask), uint64(u.Len)<<32|uint64(u.Head))
+		pos++
+	}
+	// used.idx is published from a copy of the position: a fault in the store
+	// leaves both the word and the position where they were.
+	s.used.StoreRelease32(0, uint32(uint16(pos))<<16|uint32(s.flags))
+	s.nextUsed = uint16(pos)
+	return nil
+}
+
+func (s *split) suspend() State {
+	s.nextAvail = s.nextUsed
+	return State{Avail: s.nextAvail, Used: s.nextUsed}
 }

@@ -235,7 +235,7 @@ func TestLayout(t *testing.T) {
 		for _, f := range []virtio.Features{0, virtio.EventIdx} {
 			for _, shift := range []bool{false, true} {
 				p := newPair(t, vqtest.Options{Size: size, Features: f, ShiftAvail: shift, Start: 0xfff0})
-				at, eventIdx := p.Driver.Rings(), f != 0
+				at := p.Driver.Rings()
 				wantShift := uint64(0)
 				if shift {
 					wantShift = 2
@@ -243,11 +243,11 @@ func TestLayout(t *testing.T) {
 				if at.Desc%16 != 0 || at.Avail%4 != wantShift || at.Used%4 != 0 {
 					t.Errorf("size %d: %+v is not aligned", size, at)
 				}
-				if at.Desc+virtqueue.DescLen(size) > at.Avail || at.Avail+virtqueue.AvailLen(size, eventIdx) > at.Used {
+				if at.Desc+virtqueue.DescLen(size) > at.Avail || at.Avail+virtqueue.AvailLen(size, f) > at.Used {
 					t.Errorf("size %d: %+v overlaps", size, at)
 				}
 				gpa, err := p.Driver.Alloc(1)
-				if err != nil || gpa-vqtest.PairGPA < at.Used+virtqueue.UsedLen(size, eventIdx) {
+				if err != nil || gpa-vqtest.PairGPA < at.Used+virtqueue.UsedLen(size, f) {
 					t.Errorf("size %d: buffers start at %#x, %v", size, gpa, err)
 				}
 				if p.Driver.UsedIdx() != 0xfff0 || p.Driver.AvailIdx() != 0xfff0 {

@@ -41,11 +41,7 @@ func alignUp(n, align uint64) uint64 { return (n + align - 1) &^ (align - 1) }
 
 // Lens are the lengths of a ring's three areas, bytes.
 func (c *Config) Lens() Rings {
-	if c.Features.Has(virtio.RingPacked) {
-		return Rings{descSize * uint64(c.Size), eventLen, eventLen}
-	}
-	eventIdx := c.Features.Has(virtio.EventIdx)
-	return Rings{virtqueue.DescLen(c.Size), virtqueue.AvailLen(c.Size, eventIdx), virtqueue.UsedLen(c.Size, eventIdx)}
+	return Rings{virtqueue.DescLen(c.Size), virtqueue.AvailLen(c.Size, c.Features), virtqueue.UsedLen(c.Size, c.Features)}
 }
 
 // rings lays the areas out and answers where they end.
