@@ -39,6 +39,7 @@ const wrapBit = 1 << 15
 // size.
 type packed struct {
 	ring   sharedmem.Block // the descriptors
+	table  table           // the same for a walk
 	driver sharedmem.Block // the driver's event suppression area: whether it wants calls
 	device sharedmem.Block // the device's: whether it wants kicks
 
@@ -55,6 +56,7 @@ type packed struct {
 func newPacked(c *Config) packed {
 	return packed{
 		ring: c.Desc, driver: c.Avail, device: c.Used,
+		table:    table{block: c.Desc, size: uint32(c.Size), order: consecutive},
 		size:     uint32(c.Size),
 		eventIdx: c.Features.Has(virtio.EventIdx),
 	}
@@ -145,6 +147,7 @@ func (p *packed) ready() (int, error) {
 func (p *packed) gather(t *taker, dst []Chain) (n, arena int, err error) {
 	arena = t.used()
 	p.gathered = 0
+	fifo := t.behind()
 	for n < len(dst) {
 		c, pos, room := &dst[n], p.add(p.nextAvail, p.gathered), p.size-p.slots-p.gathered
 		slot := p.slot(pos)
@@ -155,7 +158,7 @@ func (p *packed) gather(t *taker, dst []Chain) (n, arena int, err error) {
 		if room == 0 { // only a driver that rewrites slots it does not own gets here
 			return n, arena, broken(ReasonOverrun, uint64(slot), uint64(p.size))
 		}
-		d := packedDescriptor(p.ring.Load64(descSize*slot+packedAddr), p.ring.Load32(descSize*slot+packedLen), word)
+		d := packedDescriptor(p.ring.Load64(descSize*slot+packedAddr), uint64(p.ring.Load32(descSize*slot+packedLen))|uint64(word)<<32)
 		chain := taken{d.id(), 1}
 		if b, ok := t.window.Block(d.addr, d.meta&metaLen); ok && d.meta&metaComplex == 0 && d.meta&metaLen <= t.maxBytes {
 			c.setOne(b, d.meta)
@@ -163,7 +166,7 @@ func (p *packed) gather(t *taker, dst []Chain) (n, arena int, err error) {
 			return n, arena, err
 		}
 		c.Head = chain.head
-		t.fifo[(t.last+uint32(n))&t.mask] = chain
+		fifo.set(n, chain)
 		p.gathered += uint32(chain.slots)
 		n++
 	}
@@ -173,11 +176,12 @@ func (p *packed) gather(t *taker, dst []Chain) (n, arena int, err error) {
 // walk is gather's way for a chain of more than one buffer. Its name is the id
 // of its last slot, and it may have room slots.
 func (p *packed) walk(t *taker, c *Chain, slot uint32, d descriptor, room uint32, arena int) (taken, int, error) {
-	at := table{block: p.ring, size: p.size, limit: room, order: consecutive, at: slot, steps: 1, last: d}
-	arena, err := t.walk(c, d, &at, arena)
-	return taken{at.last.id(), uint16(at.steps)}, arena, err
+	p.table.at, p.table.limit = slot, room
+	arena, err := t.walk(c, d, &p.table, arena)
+	return taken{p.table.id, uint16(p.table.slots)}, arena, err
 }
 
+// took follows a gather whose chains were all taken.
 func (p *packed) took() {
 	p.nextAvail = p.add(p.nextAvail, p.gathered)
 	p.slots += p.gathered
@@ -195,11 +199,14 @@ func (p *packed) untook(t *taker, n int) {
 // slot after the other, sees none of them, so all buffers of a packet come to
 // it at once (virtio 1.3, sections 2.8.4 to 2.8.6).
 func (p *packed) push(t *taker, used []Used) error {
-	first, pos, slots := uint32(0), p.nextUsed, uint32(0)
+	if len(used) > int(t.count()) {
+		return t.stranger(used)
+	}
+	first, pos, slots, fifo := uint32(0), p.nextUsed, uint32(0), t.oldest()
 	for i := range used {
-		u := used[i]
-		if !t.owes(uint32(i), u) {
-			return t.stranger(uint32(i), u)
+		u, chain := used[i], fifo.at(i)
+		if chain.head != u.Head {
+			return t.stranger(used)
 		}
 		at := descSize * p.slot(pos)
 		word := p.usedWord(u, pos)
@@ -209,9 +216,8 @@ func (p *packed) push(t *taker, used []Used) error {
 		} else {
 			p.ring.Store64(at+packedLen, uint64(word)<<32|uint64(u.Len))
 		}
-		n := uint32(t.fifo[(t.first+uint32(i))&t.mask].slots)
-		slots += n
-		pos = p.add(pos, n)
+		slots += uint32(chain.slots)
+		pos = p.add(pos, uint32(chain.slots))
 	}
 	// What was written before is seen by the driver that finds the slot used:
 	// pairs with its acquire load of the slot's flags.

@@ -25,7 +25,8 @@ const (
 // device stands in it. Go has no 16-bit atomics, so both indices are accessed
 // as part of an aligned 32-bit word, see [sharedmem.Block].
 type split struct {
-	desc, avail, used sharedmem.Block
+	table       table // the descriptors, for a walk
+	avail, used sharedmem.Block
 
 	size          uint32 // entries, a power of two
 	mask          uint32 // size - 1
@@ -52,7 +53,8 @@ type split struct {
 // newSplit lays the views over a ring that Config.check has accepted.
 func newSplit(c *Config) split {
 	s := split{
-		desc: c.Desc, avail: c.Avail, used: c.Used,
+		table: table{block: c.Desc, size: uint32(c.Size), limit: uint32(c.Size), order: chained},
+		avail: c.Avail, used: c.Used,
 		size: uint32(c.Size), mask: uint32(c.Size) - 1,
 		eventIdx:      c.Features.Has(virtio.EventIdx),
 		notifyOnEmpty: c.Features.Has(virtio.NotifyOnEmpty),
@@ -109,7 +111,7 @@ func (s *split) gather(t *taker, dst []Chain) (n, arena int, err error) {
 		return 0, arena, err
 	}
 	dst = dst[:min(ready, len(dst))]
-	desc, avail := s.desc, s.avail
+	desc, avail, fifo := s.table.block, s.avail, t.behind()
 	size, mask, pos := s.size, s.mask, uint32(s.nextAvail)
 	for n < len(dst) {
 		c := &dst[n]
@@ -120,31 +122,31 @@ func (s *split) gather(t *taker, dst []Chain) (n, arena int, err error) {
 		d := loadSplit(desc, uint32(head))
 		if b, ok := t.window.Block(d.addr, d.meta&metaLen); ok && d.meta&metaComplex == 0 && d.meta&metaLen <= t.maxBytes {
 			c.setOne(b, d.meta)
-		} else if arena, err = s.walk(t, c, head, d, arena); err != nil {
-			return n, arena, err
+		} else {
+			s.table.at = uint32(head)
+			if arena, err = t.walk(c, d, &s.table, arena); err != nil {
+				return n, arena, err
+			}
 		}
 		c.Head = head
-		t.fifo[(t.last+uint32(n))&t.mask] = taken{head, 1}
+		fifo.set(n, taken{head, 1})
 		n++
 		pos++
 	}
 	return n, arena, nil
 }
 
-// walk is gather's way for a chain of more than one buffer.
-func (s *split) walk(t *taker, c *Chain, head uint16, d descriptor, arena int) (int, error) {
-	at := table{block: s.desc, size: s.size, limit: s.size, order: chained, at: uint32(head), steps: 1}
-	return t.walk(c, d, &at, arena)
-}
-
 // push writes one used entry per chain, each with one 64-bit store; the driver
 // does not look before used.idx is published.
 func (s *split) push(t *taker, used []Used) error {
-	ring, mask, pos := s.used, s.mask, uint32(s.nextUsed)
+	if len(used) > int(t.count()) {
+		return t.stranger(used)
+	}
+	ring, mask, pos, fifo := s.used, s.mask, uint32(s.nextUsed), t.oldest()
 	for i := range used {
 		u := used[i]
-		if !t.owes(uint32(i), u) {
-			return t.stranger(uint32(i), u)
+		if fifo.at(i).head != u.Head {
+			return t.stranger(used)
 		}
 		ring.Store64(usedRing+usedSize*(pos&mask), uint64(u.Len)<<32|uint64(u.Head))
 		pos++

@@ -1,6 +1,10 @@
 package virtqueue
 
-import "vhostnet/sharedmem"
+import (
+	"math/bits"
+
+	"vhostnet/sharedmem"
+)
 
 // Flags of a descriptor, the same in both formats.
 const (
@@ -31,23 +35,17 @@ func (d descriptor) flags() uint16 { return uint16(d.meta >> 32) }
 func (d descriptor) next() uint16  { return uint16(d.meta >> 48) }
 func (d descriptor) id() uint16    { return uint16(d.meta >> 48) }
 
-// loadSplit reads entry i of a table whose descriptors are laid out as in a
-// split ring (virtio 1.3, section 2.7.5), each word once. The caller has
-// checked i against the table's size.
+// loadSplit reads entry i of a table in the split format (virtio 1.3, section
+// 2.7.5), each word once. The caller has checked i against the table's size.
 func loadSplit(b sharedmem.Block, i uint32) descriptor {
 	return descriptor{b.Load64(descSize * i), b.Load64(descSize*i + 8)}
 }
 
-// loadPacked is the same for descriptors laid out as in a packed ring
-// (virtio 1.3, section 2.8.13): id comes before flags.
-func loadPacked(b sharedmem.Block, i uint32) descriptor {
-	return packedDescriptor(b.Load64(descSize*i), b.Load32(descSize*i+8), b.Load32(descSize*i+12))
-}
-
-// packedDescriptor joins the words of a packed descriptor; idFlags is id |
-// flags<<16.
-func packedDescriptor(addr uint64, length, idFlags uint32) descriptor {
-	return descriptor{addr, uint64(length) | uint64(idFlags>>16)<<32 | uint64(idFlags&0xffff)<<48}
+// packedDescriptor joins the words of a descriptor in the packed format, in
+// which id comes before flags (virtio 1.3, section 2.8.13): word is len |
+// id<<32 | flags<<48.
+func packedDescriptor(addr, word uint64) descriptor {
+	return descriptor{addr, word&metaLen | uint64(bits.RotateLeft32(uint32(word>>32), 16))<<32}
 }
 
 // order says how a table leads from one descriptor to the next.
@@ -59,65 +57,51 @@ const (
 	listed                   // all entries one after the other: the packed format's indirect table
 )
 
-// table is where a walk reads a chain's descriptors, and how far it has come.
-type table struct {
-	block  sharedmem.Block
-	size   uint32 // entries
-	limit  uint32 // of them, those that one chain may have
-	order  order
-	nested bool // it is an indirect table
-
-	at    uint32 // the entry that the walk stands at
-	steps uint32 // entries that it has read, with that one
-	last  descriptor
-}
-
-// refer is the indirect table of n entries in b, in the format of t.
-func (t *table) refer(b sharedmem.Block, n uint32) table {
-	o := chained
-	if t.order == consecutive {
-		o = listed
+// load reads entry i of a table of this order, each word once.
+func (o order) load(b sharedmem.Block, i uint32) descriptor {
+	d := loadSplit(b, i)
+	if o == chained {
+		return d
 	}
-	return table{block: b, size: n, limit: n, order: o, nested: true, steps: 1}
+	return packedDescriptor(d.addr, d.meta)
 }
 
-// load reads the entry that the walk stands at.
-func (t *table) load() descriptor {
-	if t.order == chained {
-		return loadSplit(t.block, t.at)
-	}
-	t.last = loadPacked(t.block, t.at)
-	return t.last
-}
-
-// step goes on from d, the descriptor just read, and reports whether there is
-// another one.
-func (t *table) step(d descriptor) (more bool, err error) {
-	next := t.at + 1
-	switch t.order {
-	case listed: // NEXT means nothing (virtio 1.3, section 2.8.7)
-		if next == t.size {
-			return false, nil
-		}
+// next is the entry behind d, which is entry i of a table of size entries;
+// more is false when d is the last of its chain. A chained entry may be out of
+// the table.
+func (o order) next(d descriptor, i, size uint32) (next uint32, more bool) {
+	next, more = i+1, d.flags()&flagNext != 0
+	switch o {
+	case chained:
+		next = uint32(d.next())
 	case consecutive:
-		if d.flags()&flagNext == 0 {
-			return false, nil
-		}
-		if next == t.size {
+		if next == size {
 			next = 0
 		}
-	case chained:
-		if d.flags()&flagNext == 0 {
-			return false, nil
-		}
-		if next = uint32(d.next()); next >= t.size {
-			return false, broken(ReasonNext, uint64(next), uint64(t.size))
-		}
+	case listed: // NEXT means nothing (virtio 1.3, section 2.8.7)
+		more = next < size
 	}
-	if t.steps == t.limit {
-		return false, broken(ReasonLoop, uint64(t.limit), 0)
+	return next, more
+}
+
+// inTable is the order of the indirect tables of a ring of this order.
+func (o order) inTable() order {
+	if o == chained {
+		return chained
 	}
-	t.at = next
-	t.steps++
-	return true, nil
+	return listed
+}
+
+// table is a ring's descriptors, and where in them the chain begins that is to
+// be walked. The walk leaves in it how the chain ends there.
+type table struct {
+	block sharedmem.Block
+	size  uint32 // entries
+	order order
+
+	at    uint32 // the chain's first entry
+	limit uint32 // entries that it may have
+
+	slots uint32 // entries of the ring that the chain has
+	id    uint16 // of the last of them, in a packed ring
 }

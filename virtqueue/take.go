@@ -75,10 +75,20 @@ func (t *taker) used() int {
 	return t.arenaUsed
 }
 
-// owes reports whether u is the i-th chain from now that is to go back.
-func (t *taker) owes(i uint32, u Used) bool {
-	return i < t.count() && t.fifo[(t.first+i)&t.mask].head == u.Head
+// fifo is a view of a taker's chains from one number on.
+type fifo struct {
+	chains []taken
+	mask   uint32
+	from   uint32
 }
+
+func (f *fifo) at(i int) taken     { return f.chains[(f.from+uint32(i))&f.mask] }
+func (f *fifo) set(i int, c taken) { f.chains[(f.from+uint32(i))&f.mask] = c }
+
+// oldest is the view from the chain on that is to go back next, behind the one
+// from where the next chain is noted.
+func (t *taker) oldest() fifo { return fifo{t.fifo, t.mask, t.first} }
+func (t *taker) behind() fifo { return fifo{t.fifo, t.mask, t.last} }
 
 // slots is how many entries of the ring the chains numbered from a to b occupy.
 func (t *taker) slots(a, b uint32) (n uint32) {
@@ -91,13 +101,16 @@ func (t *taker) slots(a, b uint32) (n uint32) {
 // noChain stands for a head in the error of a Push beyond what is taken.
 const noChain = 1 << 16
 
-// stranger is the error of a Push whose i-th chain, u, is not the one that is
-// to go back.
-func (t *taker) stranger(i uint32, u Used) error {
-	if i >= t.count() {
-		return broken(ReasonPush, uint64(u.Head), noChain)
+// stranger is the error of a Push of chains that are not the ones that are to
+// go back next.
+func (t *taker) stranger(used []Used) error {
+	oldest := t.oldest()
+	for i := range min(len(used), int(t.count())) {
+		if head := oldest.at(i).head; head != used[i].Head {
+			return broken(ReasonPush, uint64(used[i].Head), uint64(head))
+		}
 	}
-	return broken(ReasonPush, uint64(u.Head), uint64(t.fifo[(t.first+i)&t.mask].head))
+	return broken(ReasonPush, uint64(used[t.count()].Head), noChain)
 }
 
 // walker takes one chain apart. It lives for one call of [taker.walk].
@@ -112,15 +125,15 @@ type walker struct {
 }
 
 // walk is the way for every chain that is more than one buffer in the cached
-// region: it makes c the chain that begins with d, read from at already, and
-// leaves at where the chain ends in the ring. arena is how much of the arena is
+// region: it makes c the chain that begins with d, read already, where ring
+// says. arena is how much of the arena is
 // in use; walk answers how much is then. The caller sets c.Head. The error is
 // errNoRoom or a *BrokenError.
 //
 //go:noinline
-func (t *taker) walk(c *Chain, d descriptor, at *table, arena int) (int, error) {
+func (t *taker) walk(c *Chain, d descriptor, ring *table, arena int) (int, error) {
 	w := walker{t: t, blocks: t.arena[arena : arena : arena+t.reserve]}
-	if err := w.follow(d, at); err != nil {
+	if err := w.follow(d, ring); err != nil {
 		return arena, err
 	}
 	if !w.writing {
@@ -146,50 +159,63 @@ func (t *taker) walk(c *Chain, d descriptor, at *table, arena int) (int, error) 
 // follow goes from the first descriptor of a chain to its last, through the
 // ring and perhaps an indirect table, from which nothing leads back.
 func (w *walker) follow(d descriptor, ring *table) error {
-	at := ring
-	var indirect table
+	block, size, limit, order := ring.block, ring.size, ring.limit, ring.order
+	at, steps, nested := ring.at, uint32(1), false
 	for {
 		if d.flags()&flagIndirect != 0 {
+			if !nested {
+				ring.slots, ring.id = steps, d.id()
+			}
 			var err error
-			if indirect, err = w.t.indirectTable(d, at); err != nil {
+			if block, err = w.t.indirectTable(d, ring, nested); err != nil {
 				return err
 			}
-			at = &indirect
-			d = at.load()
+			size, order = d.len()/descSize, order.inTable()
+			at, steps, limit, nested = 0, 1, size, true
+			d = order.load(block, 0)
 			continue
 		}
 		if err := w.buffer(d); err != nil {
 			return err
 		}
-		more, err := at.step(d)
-		if err != nil || !more {
-			return err
+		next, more := order.next(d, at, size)
+		switch {
+		case !more && !nested:
+			ring.slots, ring.id = steps, d.id()
+			return nil
+		case !more:
+			return nil
+		case next >= size:
+			return broken(ReasonNext, uint64(next), uint64(size))
+		case steps == limit:
+			return broken(ReasonLoop, uint64(limit), 0)
 		}
-		d = at.load()
+		at, steps = next, steps+1
+		d = order.load(block, at)
 	}
 }
 
-// indirectTable is the table that d, read from at, refers to (virtio 1.3,
-// sections 2.7.5.3 and 2.8.7). WRITE in d means nothing.
-func (t *taker) indirectTable(d descriptor, at *table) (table, error) {
+// indirectTable is the table that d refers to (virtio 1.3, sections 2.7.5.3
+// and 2.8.7). WRITE in d means nothing.
+func (t *taker) indirectTable(d descriptor, ring *table, nested bool) (sharedmem.Block, error) {
 	length := uint64(d.len())
 	switch {
 	case !t.indirect:
-		return table{}, broken(ReasonUnnegotiated, d.addr, length)
-	case at.nested:
-		return table{}, broken(ReasonNested, d.addr, length)
+		return sharedmem.Block{}, broken(ReasonUnnegotiated, d.addr, length)
+	case nested:
+		return sharedmem.Block{}, broken(ReasonNested, d.addr, length)
 	case d.flags()&flagNext != 0:
-		return table{}, broken(ReasonIndirectNext, d.addr, length)
-	case at.order == consecutive && at.steps > 1:
-		return table{}, broken(ReasonIndirectChain, d.addr, length)
+		return sharedmem.Block{}, broken(ReasonIndirectNext, d.addr, length)
+	case ring.order == consecutive && ring.slots > 1:
+		return sharedmem.Block{}, broken(ReasonIndirectChain, d.addr, length)
 	case length == 0 || length%descSize != 0 || length > descSize*uint64(t.maxChain):
-		return table{}, broken(ReasonTable, length, descSize*uint64(t.maxChain))
+		return sharedmem.Block{}, broken(ReasonTable, length, descSize*uint64(t.maxChain))
 	}
 	b, ok := t.block(d.addr, length)
 	if !ok {
-		return table{}, broken(ReasonTableAddress, d.addr, length)
+		return sharedmem.Block{}, broken(ReasonTableAddress, d.addr, length)
 	}
-	return at.refer(b, uint32(length/descSize)), nil
+	return b, nil
 }
 
 // buffer adds the buffer of one descriptor. An empty one is legal, wherever
