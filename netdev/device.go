@@ -24,6 +24,7 @@ import (
 // Offered is every virtio feature that the device implements in software for
 // any pair of ports.
 const Offered = virtio.Version1 | virtio.IndirectDesc | virtio.EventIdx | virtio.InOrder |
+	virtio.RingPacked | virtio.AnyLayout | virtio.NotifyOnEmpty |
 	virtio.NetMrgRxBuf | virtio.NetCsum | virtio.NetGuestCsum |
 	virtio.NetHostTSO4 | virtio.NetHostTSO6 | virtio.NetGuestTSO4 | virtio.NetGuestTSO6 |
 	virtio.NetCtrlVQ | virtio.NetCtrlRx | virtio.NetCtrlRxExtra | virtio.NetCtrlVLAN | virtio.NetCtrlMACAddr |

@@ -57,7 +57,7 @@ func newSplit(c *Config) split {
 		avail: c.Avail, used: c.Used,
 		size: uint32(c.Size), mask: uint32(c.Size) - 1,
 		eventIdx:      c.Features.Has(virtio.EventIdx),
-		notifyOnEmpty: c.Features.Has(virtio.NotifyOnEmpty),
+		notifyOnEmpty: c.Features&(virtio.NotifyOnEmpty|virtio.Version1) == virtio.NotifyOnEmpty, // a legacy driver's
 		idxShift:      16,
 		usedEvent:     availRing + availSize*uint32(c.Size),
 		availEvent:    usedRing + usedSize*uint32(c.Size),
