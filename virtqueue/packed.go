@@ -160,7 +160,7 @@ func (p *packed) gather(t *taker, dst []Chain) (n, arena int, err error) {
 		}
 		d := packedDescriptor(p.ring.Load64(descSize*slot+packedAddr), uint64(p.ring.Load32(descSize*slot+packedLen))|uint64(word)<<32)
 		chain := taken{d.id(), 1}
-		if b, ok := t.window.Block(d.addr, d.meta&metaLen); ok && d.meta&metaComplex == 0 && d.meta&metaLen <= t.maxBytes {
+		if b, ok := t.window.Block(d.addr, d.meta&metaLen); ok && d.meta&t.slow == 0 {
 			c.setOne(b, d.meta)
 		} else if chain, arena, err = p.walk(t, c, slot, d, room, arena); err != nil {
 			return n, arena, err

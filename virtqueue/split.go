@@ -112,7 +112,7 @@ func (s *split) gather(t *taker, dst []Chain) (n, arena int, err error) {
 	}
 	dst = dst[:min(ready, len(dst))]
 	desc, avail, fifo := s.table.block, s.avail, t.behind()
-	size, mask, pos := s.size, s.mask, uint32(s.nextAvail)
+	size, mask, pos, slow := s.size, s.mask, uint32(s.nextAvail), t.slow
 	for n < len(dst) {
 		c := &dst[n]
 		head := avail.Load16(availRing + availSize*(pos&mask))
@@ -120,7 +120,7 @@ func (s *split) gather(t *taker, dst []Chain) (n, arena int, err error) {
 			return n, arena, broken(ReasonHead, uint64(head), uint64(size))
 		}
 		d := loadSplit(desc, uint32(head))
-		if b, ok := t.window.Block(d.addr, d.meta&metaLen); ok && d.meta&metaComplex == 0 && d.meta&metaLen <= t.maxBytes {
+		if b, ok := t.window.Block(d.addr, d.meta&metaLen); ok && d.meta&slow == 0 {
 			c.setOne(b, d.meta)
 		} else {
 			s.table.at = uint32(head)

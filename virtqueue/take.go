@@ -22,6 +22,7 @@ type taker struct {
 	indirect bool           // INDIRECT_DESC was accepted
 	maxChain uint32         // descriptors
 	maxBytes uint64         // of a chain
+	slow     uint64         // bits of a descriptor's meta for which the chain is to be walked
 
 	window sharedmem.Window // the region that the last address lay in
 
@@ -49,13 +50,14 @@ func newTaker(c *Config, mem *sharedmem.Map) taker {
 		indirect: c.Features.Has(virtio.IndirectDesc),
 		maxChain: uint32(c.maxChain()),
 		maxBytes: math.MaxUint32, // the lengths of a Chain have 32 bits
+		slow:     metaComplex,
 		fifo:     make([]taken, n),
 		mask:     uint32(n - 1),
 		arena:    make([]sharedmem.Block, 2*blocks),
 		reserve:  blocks,
 	}
 	if c.MaxBytes != 0 {
-		t.maxBytes = uint64(c.MaxBytes)
+		t.maxBytes, t.slow = uint64(c.MaxBytes), math.MaxUint64 // also a length alone
 	}
 	return t
 }
