@@ -397,3 +397,20 @@ func TestPackedCalls(t *testing.T) {
 		}
 	}
 }
+
+// TestPackedFirstSlotLast: what makes a batch visible is the flags of its first
+// slot, and they are written last: a Push that stops in the middle shows the
+// driver nothing.
+func TestPackedFirstSlotLast(t *testing.T) {
+	r := newPackedRing(t, 4, 0, nil)
+	for i := range uint16(3) {
+		r.slot(packedData, 8, i, write)
+	}
+	r.pop(3)
+	if r.q.Push([]virtqueue.Used{{Head: 0, Len: 5}, {Head: 1, Len: 6}, {Head: 9, Len: 7}}) || r.q.Broken() == nil {
+		t.Fatal("a chain that was not taken goes back")
+	}
+	if _, id, flags := r.at(0); id != 0 || flags != avail|write {
+		t.Errorf("slot 0: id %d, flags %#x; the driver must not see it used", id, flags)
+	}
+}
