@@ -107,24 +107,40 @@ var orders = []struct {
 	why      string
 }{
 	{
-		"virtqueue.(*Queue).Ready", `^LoadAcquire32 $`,
+		"virtqueue.(*split).ready", `^LoadAcquire32 $`,
 		"avail.idx is read once, before all that it announces",
 	},
 	{
-		"virtqueue.(*Queue).gather", `^Load16 Load64 Load64 $`,
+		"virtqueue.(*split).gather", `^Load16 Load64 Load64 $`,
 		"an avail entry and the two words of its descriptor, each once",
 	},
 	{
-		"virtqueue.(*Queue).Push", `^StoreRelease32 $`,
+		"virtqueue.(*split).push", `^Store64 StoreRelease32 $`,
 		"used.idx is published once per batch, behind the entries",
 	},
 	{
-		"virtqueue.(*Queue).needsCall", `^LoadAcquire32 (Load16 )+$`,
+		"virtqueue.(*split).wantsCall", `^LoadAcquire32 (Load16 )+$`,
 		"the driver's wish is not read before used.idx is stored",
 	},
 	{
-		"virtqueue.(*Queue).Arm", `^Store16 Fence StoreRelease32 LoadAcquire32 $`,
+		"virtqueue.(*split).arm", `^Store16 Fence StoreRelease32 LoadAcquire32 $`,
 		"our wish is stored before avail.idx is read again",
+	},
+	{
+		"virtqueue.(*packed).gather", `^LoadAcquire32 Load64 Load32 $`,
+		"id and flags of a slot are read in one word, before the rest of it",
+	},
+	{
+		"virtqueue.(*packed).push", `^Store32 Store64 StoreRelease32 $`,
+		"the first slot's flags are published behind all other words of the batch",
+	},
+	{
+		"virtqueue.(*packed).wantsCall", `^LoadAcquire32 $`,
+		"the driver's wish is one word, not read before the slot is published",
+	},
+	{
+		"virtqueue.(*packed).arm", `^StoreRelease32 LoadAcquire32 $`,
+		"our wish is one word, stored before the slot is read again",
 	},
 }
 
