@@ -24,7 +24,7 @@ const (
 	ReasonUnnegotiated                // an indirect descriptor without INDIRECT_DESC
 	ReasonIndirectNext                // an indirect descriptor with a next
 	ReasonIndirectChain               // an indirect descriptor in a chain of a packed ring
-	ReasonNested                      // an indirect descriptor in an indirect table
+	ReasonNested                      // an indirect descriptor in an indirect table of a split ring
 	ReasonTable                       // an indirect table of an impossible length
 	ReasonTableAddress                // an indirect table that is not inside one region of the guest's memory
 	ReasonUnmapped                    // a buffer that is not wholly inside the guest's memory

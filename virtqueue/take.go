@@ -164,7 +164,9 @@ func (w *walker) follow(d descriptor, ring *table) error {
 	block, size, limit, order := ring.block, ring.size, ring.limit, ring.order
 	at, steps, nested := ring.at, uint32(1), false
 	for {
-		if d.flags()&flagIndirect != 0 {
+		// In a packed ring's indirect table flags other than WRITE are
+		// reserved and ignored (virtio 1.3, section 2.8.7).
+		if d.flags()&flagIndirect != 0 && order != listed {
 			if !nested {
 				ring.slots, ring.id = steps, d.id()
 			}
