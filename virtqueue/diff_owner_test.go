@@ -96,14 +96,15 @@ func (d *differ) arm() error {
 	return d.differs()
 }
 
-// ready counts, of a split ring.
+// ready counts; of a packed ring, which tells only of the next chain, it is
+// asked whether there is one.
 func (d *differ) ready() error {
-	if d.shape.packed {
-		return nil
-	}
 	n, err := d.queue.Ready()
 	if err != nil {
 		return d.broken(n, err, 1)
+	}
+	if d.shape.packed {
+		n = min(n, 1)
 	}
 	if want := d.model.Ready(); n != want || d.model.Dead() != 0 {
 		return fmt.Errorf("Ready says %d, the model %d (fault %#x)", n, want, d.model.Dead())
@@ -115,8 +116,9 @@ func (d *differ) ready() error {
 // from what is in memory, which only split rings have.
 func (d *differ) resume(fresh bool) error {
 	got, want := d.queue.Suspend(), d.model.Stop()
-	if got.Avail != word(want.Avail) || got.Used != word(want.Used) {
-		return fmt.Errorf("Suspend says %#x, %#x; the model %#x, %#x", got.Avail, got.Used, word(want.Avail), word(want.Used))
+	avail, used := word(want.Avail, d.shape.packed), word(want.Used, d.shape.packed)
+	if got.Avail != avail || got.Used != used || got.Packed != d.shape.packed {
+		return fmt.Errorf("Suspend says %#x, %#x; the model %#x, %#x", got.Avail, got.Used, avail, used)
 	}
 	if n, err := d.queue.Pop(d.chains[:1]); n != 0 || err == nil || d.model.Dead() == 0 && !errors.Is(err, virtqueue.ErrSuspended) {
 		return fmt.Errorf("Pop after Suspend says %d, %w", n, err)
@@ -162,52 +164,6 @@ func (d *differ) wish(a, b uint32) {
 	for range b % uint32(2*d.cfg.Size) {
 		p = d.forward(p)
 	}
-	d.store(d.cfg.Driver, 2, uint64(word(p)))
+	d.store(d.cfg.Driver, 2, uint64(word(p, true)))
 	d.store(d.cfg.Driver+2, 2, mode)
-}
-
-// spoil writes b to a word of the ring that a names, or to any place.
-func (d *differ) spoil(a, b uint32) {
-	entry := uint64(a >> 8 & 0xff)
-	desc := d.cfg.Desc + 16*(entry%uint64(d.cfg.Size))
-	if a>>7&1 != 0 {
-		desc = diffTables + 16*(entry%diffSlots)
-	}
-	r := diffRandom(b)
-	switch a % 16 {
-	case 0: // an address
-		e := d.element(&r)
-		d.store(desc, 8, e.addr+uint64(r.next()>>30)*0x900)
-	case 1:
-		d.store(desc, 8, uint64(r.next())<<32|uint64(b))
-	case 2: // a length
-		d.store(desc+8, 4, uint64(b>>(b&31)))
-	case 3:
-		d.store(desc+8, 4, uint64(16*(b%uint32(2*d.cfg.MaxChain))))
-	case 4, 5: // flags, or a packed id
-		d.store(desc+12, 2, uint64(b%8))
-	case 6, 7: // next, or packed flags
-		d.store(desc+14, 2, uint64(b>>16)%uint64(d.cfg.Size+1)|uint64(b&0x8086)&packedOnly(d.shape.packed))
-	case 8: // a reference to a table
-		d.descriptor(desc, element{diffTables + 16*uint64(b%diffSlots), 16 * (b >> 8 % 20), flagIndirect}, flagIndirect|uint16(b>>30), uint16(b>>28))
-	case 9, 10: // a head
-		d.store(d.cfg.Driver+4+2*(entry%uint64(d.cfg.Size)), 2, uint64(b%uint32(d.cfg.Size+1)))
-	case 11: // avail.idx
-		d.store(d.cfg.Driver+2, 2, uint64(word(d.avail))+uint64(b>>(b&15)))
-	case 12: // the device's words
-		d.store(d.cfg.DeviceArea+uint64(b>>16)%(6+8*uint64(d.cfg.Size)), 1, uint64(b))
-	case 13: // the driver's words
-		d.store(d.cfg.Driver+uint64(b>>16)%(6+2*uint64(d.cfg.Size)), 1, uint64(b))
-	case 14:
-		d.store(diffDesc+uint64(b>>8)%(diffBuffers-diffDesc), 1, uint64(b))
-	default:
-		d.store(desc+uint64(b>>8%16), 1, uint64(b))
-	}
-}
-
-func packedOnly(packed bool) uint64 {
-	if packed {
-		return 0xffff
-	}
-	return 0
 }

@@ -129,6 +129,12 @@ var plants = []plant{
 		}
 		c.Features &^= virtio.EventIdx
 	}},
+	{name: "NOTIFY_ON_EMPTY is ignored", config: func(c *virtqueue.Config) { c.Features &^= virtio.NotifyOnEmpty }, split: true},
+	{name: "one byte too many is allowed", config: func(c *virtqueue.Config) {
+		if c.MaxBytes > 0 {
+			c.MaxBytes++
+		}
+	}},
 	{name: "resumed one chain further", config: func(c *virtqueue.Config) {
 		if c.Resume != nil {
 			c.Resume.Avail++
@@ -144,6 +150,9 @@ func shorter(b sharedmem.Block) sharedmem.Block { return b.Sub(0, b.Len()-2) }
 func TestDifferentialFinds(t *testing.T) {
 	for _, p := range plants {
 		t.Run("split/"+p.name, func(t *testing.T) { p.find(t, false) })
+		if !p.split {
+			t.Run("packed/"+p.name, func(t *testing.T) { p.find(t, true) })
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package virtqueue_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 
@@ -13,20 +14,26 @@ import (
 type ringShape struct {
 	packed, indirect, event bool
 	shift                   bool // the avail ring lies beside a multiple of four
+	onEmpty                 bool
 	size, maxChain          int
+	maxBytes                uint32 // 0: no limit
 	start                   uint16
 }
 
 func (s ringShape) String() string {
-	return fmt.Sprintf("packed=%t indirect=%t event=%t shift=%t size=%d maxChain=%d start=%#x",
-		s.packed, s.indirect, s.event, s.shift, s.size, s.maxChain, s.start)
+	return fmt.Sprintf("packed=%t indirect=%t event=%t onEmpty=%t shift=%t size=%d maxChain=%d maxBytes=%d start=%#x",
+		s.packed, s.indirect, s.event, s.onEmpty, s.shift, s.size, s.maxChain, s.maxBytes, s.start)
 }
 
 func (s ringShape) config() model.Config {
 	c := model.Config{
 		Packed: s.packed, Indirect: s.indirect, EventIdx: s.event, Size: s.size, MaxChain: s.maxChain,
+		OnEmpty: s.onEmpty, MaxBytes: math.MaxUint32,
 		MaxPieces: max(s.maxChain+len(diffRegions), 4),
 		Desc:      diffDesc, Driver: diffDriver, DeviceArea: diffDevice,
+	}
+	if s.maxBytes > 0 {
+		c.MaxBytes = uint64(s.maxBytes)
 	}
 	if s.shift {
 		c.Driver += 2
@@ -44,6 +51,9 @@ func (s ringShape) features() (f virtio.Features) {
 	}
 	if s.event {
 		f |= virtio.EventIdx
+	}
+	if s.onEmpty { // a legacy driver's
+		f = f&^virtio.Version1 | virtio.NotifyOnEmpty
 	}
 	return f
 }
@@ -130,10 +140,14 @@ func (g *generator) shape() ringShape {
 	case 1:
 		s.start = uint16(g.random.Uint32())
 	}
+	if g.chance(5) {
+		s.maxBytes = 64 << g.random.IntN(6)
+	}
 	if g.packed {
 		s.size = 1 + g.random.IntN(diffMaxSize)
 	} else {
 		s.shift = g.chance(25)
+		s.onEmpty = g.chance(20)
 	}
 	return s
 }

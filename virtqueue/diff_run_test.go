@@ -85,8 +85,8 @@ func (d *differ) run(p *diffProgram) error {
 func (d *differ) restart(s ringShape, start uint16) error {
 	d.begin(s, start)
 	d.spoiled = false
-	if s.packed {
-		return d.start(&model.State{Avail: d.avail, Used: d.reaped})
+	if first := (model.Position{Index: 0, Wrap: true}); s.packed && d.avail != first {
+		return d.start(&model.State{Avail: d.avail, Used: d.avail})
 	}
 	return d.start(nil)
 }
@@ -95,11 +95,11 @@ func (d *differ) restart(s ringShape, start uint16) error {
 func (d *differ) start(resume *model.State) error {
 	d.first, d.behind = 0, 0
 	d.long, d.loud, d.asleep = false, false, false
-	c := virtqueue.Config{Size: d.cfg.Size, Features: d.shape.features(), MaxChain: d.cfg.MaxChain}
+	c := virtqueue.Config{Size: d.cfg.Size, Features: d.shape.features(), MaxChain: d.cfg.MaxChain, MaxBytes: d.shape.maxBytes}
 	driver, device := d.cfg.AreaLengths()
 	c.Desc, c.Avail, c.Used = d.area(d.cfg.Desc, 16*uint64(d.cfg.Size)), d.area(d.cfg.Driver, driver), d.area(d.cfg.DeviceArea, device)
 	if resume != nil {
-		c.Resume = &virtqueue.State{Avail: word(resume.Avail), Used: word(resume.Used)}
+		c.Resume = &virtqueue.State{Avail: word(resume.Avail, d.shape.packed), Used: word(resume.Used, d.shape.packed), Packed: d.shape.packed}
 	}
 	if d.config != nil {
 		d.config(&c)
@@ -124,8 +124,8 @@ func (d *differ) area(gpa, n uint64) sharedmem.Block {
 }
 
 // word is a Position as the device's State has it.
-func word(p model.Position) uint16 {
-	if p.Wrap {
+func word(p model.Position, packed bool) uint16 {
+	if packed && p.Wrap {
 		return p.Index | 0x8000
 	}
 	return p.Index
@@ -297,18 +297,20 @@ func (d *differ) broken(n int, err error, limit int) error {
 
 // diffFaults are the rules behind each Reason.
 var diffFaults = [...]model.Fault{
-	virtqueue.ReasonAvailIndex:   model.FaultIndex,
-	virtqueue.ReasonHead:         model.FaultHead,
-	virtqueue.ReasonNext:         model.FaultNext,
-	virtqueue.ReasonLoop:         model.FaultLoop,
-	virtqueue.ReasonTooLong:      model.FaultTooLong,
-	virtqueue.ReasonDirection:    model.FaultDirection,
-	virtqueue.ReasonUnnegotiated: model.FaultUnnegotiated,
-	virtqueue.ReasonIndirectNext: model.FaultIndirectNext,
-	virtqueue.ReasonNested:       model.FaultNested,
-	virtqueue.ReasonTable:        model.FaultTable,
-	virtqueue.ReasonTableAddress: model.FaultTableAddress,
-	virtqueue.ReasonUnmapped:     model.FaultUnmapped,
-	virtqueue.ReasonTotal:        model.FaultTotal,
-	virtqueue.ReasonPush:         model.FaultOwner,
+	virtqueue.ReasonAvailIndex:    model.FaultIndex,
+	virtqueue.ReasonOverrun:       model.FaultIndex,
+	virtqueue.ReasonIndirectChain: model.FaultIndirectNext,
+	virtqueue.ReasonHead:          model.FaultHead,
+	virtqueue.ReasonNext:          model.FaultNext,
+	virtqueue.ReasonLoop:          model.FaultLoop,
+	virtqueue.ReasonTooLong:       model.FaultTooLong,
+	virtqueue.ReasonDirection:     model.FaultDirection,
+	virtqueue.ReasonUnnegotiated:  model.FaultUnnegotiated,
+	virtqueue.ReasonIndirectNext:  model.FaultIndirectNext,
+	virtqueue.ReasonNested:        model.FaultNested,
+	virtqueue.ReasonTable:         model.FaultTable,
+	virtqueue.ReasonTableAddress:  model.FaultTableAddress,
+	virtqueue.ReasonUnmapped:      model.FaultUnmapped,
+	virtqueue.ReasonTotal:         model.FaultTotal,
+	virtqueue.ReasonPush:          model.FaultOwner,
 }

@@ -90,6 +90,8 @@ func (s *shrinker) shape() (progress bool) {
 		func(r *ringShape) { r.indirect = false },
 		func(r *ringShape) { r.event = false },
 		func(r *ringShape) { r.shift = false },
+		func(r *ringShape) { r.onEmpty = false },
+		func(r *ringShape) { r.maxBytes = 0 },
 		func(r *ringShape) { r.start = 0 },
 		func(r *ringShape) { r.size /= 2 },
 		func(r *ringShape) { r.maxChain = diffMaxSize },

@@ -1,7 +1,5 @@
 package model
 
-import "math"
-
 // Fault is the set of rules that a ring breaks at the first place where it
 // breaks one.
 type Fault uint32
@@ -20,8 +18,7 @@ const (
 	FaultTable                          // a table that is not 16 times 1 to Config.MaxChain bytes (2.7.5.3, 2.8.7)
 	FaultTableAddress                   // a table that is not in one region
 	FaultUnmapped                       // an element that is not in the guest's memory
-	FaultTotal                          // a chain of 2^32 bytes (2.7.5.2; as many cannot be said in a used entry)
-	FaultPartial                        // a list whose first descriptor is available and a later one is not (2.8.6, 2.8.17)
+	FaultTotal                          // a chain of more bytes than the device allows, at most 2^32-1 (2.7.5.2)
 	FaultOwner                          // the owner returned what it did not take next
 )
 
@@ -60,7 +57,7 @@ func (c *Chain) element(d *Device, addr uint64, length uint32, writable bool) (f
 	if n == 0 {
 		return f
 	}
-	if c.ReadableLen+c.WritableLen+n > math.MaxUint32 {
+	if c.ReadableLen+c.WritableLen+n > d.cfg.MaxBytes {
 		f |= FaultTotal
 	}
 	pieces := d.mem.Pieces(addr, n)

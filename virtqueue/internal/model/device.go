@@ -2,12 +2,14 @@ package model
 
 // Config is a ring as the driver set it up.
 type Config struct {
-	Packed    bool // RING_PACKED
-	Indirect  bool // INDIRECT_DESC
-	EventIdx  bool // EVENT_IDX
-	Size      int  // Queue Size
-	MaxChain  int  // descriptors that the device allows in a chain or an indirect table
-	MaxPieces int  // regions that the device allows the elements of a chain to lie in
+	Packed    bool   // RING_PACKED
+	Indirect  bool   // INDIRECT_DESC
+	EventIdx  bool   // EVENT_IDX
+	OnEmpty   bool   // NOTIFY_ON_EMPTY, of a legacy driver
+	Size      int    // Queue Size
+	MaxChain  int    // descriptors that the device allows in a chain or an indirect table
+	MaxBytes  uint64 // that the device allows in a chain
+	MaxPieces int    // regions that the device allows the elements of a chain to lie in
 
 	// Guest addresses of the Descriptor Area, the Driver Area and the Device
 	// Area.
@@ -205,12 +207,17 @@ func (d *Device) Refuse() {
 	}
 }
 
-// Ready is how many chains are there to be taken, of a split ring.
+// Ready is how many chains are there to be taken; of a packed ring, whether
+// there is one.
 func (d *Device) Ready() int {
 	if d.dead != 0 {
 		return 0
 	}
-	ready, fault := d.ready()
+	find := d.splitReady
+	if d.cfg.Packed {
+		find = d.packedReady
+	}
+	ready, fault := find()
 	d.dead = fault
 	return ready
 }

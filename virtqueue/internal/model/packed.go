@@ -39,25 +39,37 @@ func (d *Device) packedFree() int {
 	return free
 }
 
+// packedReady is 1 if the driver has made a descriptor available at the next
+// slot. It cannot have when all slots are those of taken chains.
+func (d *Device) packedReady() (int, Fault) {
+	flags := d.mem.le16(d.cfg.Desc + 16*uint64(d.next.Index) + 14)
+	switch {
+	case !isAvailable(flags, d.next.Wrap):
+		return 0, 0
+	case d.packedFree() == 0:
+		return 0, FaultIndex
+	}
+	return 1, 0
+}
+
 // packedTake makes c the list at the next slot, if the driver has made one
 // available there (2.8.6).
 func (d *Device) packedTake(c *Chain) (bool, Fault) {
 	p, free := d.next, d.packedFree()
+	if ready, f := d.packedReady(); ready == 0 || f != 0 {
+		return false, f
+	}
+	// One location is polled, that of the first descriptor (2.8.2). When it is
+	// available the others are: the driver must not make it so before (2.8.17).
 	for {
 		at := d.cfg.Desc + 16*uint64(p.Index)
 		addr, length := d.mem.Load(at, 8), d.mem.le32(at+8)
 		id, flags := d.mem.le16(at+12), d.mem.le16(at+14)
-		if !isAvailable(flags, p.Wrap) {
-			if c.slots == 0 {
-				return false, 0
-			}
-			return false, FaultPartial
-		}
 		c.slots++
 		c.ID = id
 		f := d.packedDescriptor(c, addr, length, flags)
 		if c.slots == free && flags&flagNext != 0 {
-			f |= FaultLoop
+			f |= FaultLoop | FaultIndex
 		}
 		if f != 0 || flags&flagNext == 0 {
 			return f == 0, f
@@ -119,7 +131,7 @@ func (d *Device) packedWishes(p Position) Answer {
 
 // wishes reads an event suppression structure (2.8.14).
 func wishes(cfg Config, word, flags uint16, p Position) Answer {
-	switch event := flags & 3; {
+	switch event := flags; { // with bits that are reserved it is none of these
 	case event == eventsEnable:
 		return Yes
 	case event == eventsDisable:
@@ -133,23 +145,25 @@ func wishes(cfg Config, word, flags uint16, p Position) Answer {
 	return Either // reserved, or not negotiated, or no slot of the ring
 }
 
-// packedUnwanted disables notifications.
+// packedUnwanted disables notifications. The position means nothing then, and
+// is 0.
 func (d *Device) packedUnwanted() {
+	d.mem.Store(d.cfg.DeviceArea, 2, 0)
 	d.mem.Store(d.cfg.DeviceArea+2, 2, eventsDisable)
 }
 
 // packedWanted asks for one at the next slot.
 func (d *Device) packedWanted() Answer {
+	word, flags := uint64(0), uint64(eventsEnable)
 	if d.cfg.EventIdx {
-		word := uint64(d.next.Index)
+		flags = eventsDesc
+		word = uint64(d.next.Index)
 		if d.next.Wrap {
 			word |= 0x8000
 		}
-		d.mem.Store(d.cfg.DeviceArea, 2, word)
-		d.mem.Store(d.cfg.DeviceArea+2, 2, eventsDesc)
-	} else {
-		d.mem.Store(d.cfg.DeviceArea+2, 2, eventsEnable)
 	}
+	d.mem.Store(d.cfg.DeviceArea, 2, word)
+	d.mem.Store(d.cfg.DeviceArea+2, 2, flags)
 	if isAvailable(d.mem.le16(d.cfg.Desc+16*uint64(d.next.Index)+14), d.next.Wrap) {
 		return Yes
 	}

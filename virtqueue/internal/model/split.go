@@ -84,6 +84,10 @@ func (d *Device) splitPut(lengths []uint32) Answer {
 		d.used.Index++
 	}
 	d.splitStore()
+	// The device has run out of available descriptors (6.3).
+	if d.cfg.OnEmpty && len(lengths) == len(d.taken) && d.mem.le16(d.cfg.Driver+2) == d.next.Index {
+		call = Yes
+	}
 	return call
 }
 
