@@ -23,7 +23,7 @@ stage needs scripts/setup.sh test
 stage build make --no-print-directory build
 stage vet go vet -tags integration ./...
 stage unit go test -count=1 -shuffle=on -timeout 10m ./...
-stage rings env VHOSTNET_CHAINS=10000000 go test -count=1 -run 'Differential(Split|Packed)' -v -timeout 10m ./virtqueue
+stage rings env VHOSTNET_CHAINS=5200000 go test -count=1 -run 'Differential(Split|Packed)' -v -timeout 10m ./virtqueue
 stage race race
 stage doubleread make --no-print-directory doubleread
 stage mutants make --no-print-directory mutants CI=1

@@ -58,7 +58,7 @@ func (c *Case) stuck(s *state) bool {
 	if v.pc != vSleep || d.pc != dSleeping || s.kick || s.call || v.waiting > 0 || d.waiting > 0 {
 		return false
 	}
-	if c.Crash && !c.Strict && s.restarts == 0 && v.r[rBits]&started == 0 {
+	if c.Crash && !c.Strict && int(s.restarts) < c.Restarts && v.r[rBits]&started == 0 {
 		return false
 	}
 	return d.r[rAdded] != v.r[rNext] || d.r[rReaped] != v.r[rUsed]
