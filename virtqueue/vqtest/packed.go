@@ -21,9 +21,6 @@ const (
 	EventDesc    = 2 // when a position is passed; with EVENT_IDX only
 )
 
-// eventLen is the length of an event suppression area in bytes.
-const eventLen = 4
-
 // packed is the driver side of a packed ring. A position is a slot and, as bit
 // 15, the wrap counter.
 type packed struct {
