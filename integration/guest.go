@@ -17,7 +17,7 @@ import (
 // GuestConfig is a guest to boot. What has no default is required.
 type GuestConfig struct {
 	Name   string
-	Number int // its addresses end in it: 1 to 254
+	Number int // its addresses end in it: 1 to 254; a guest in a Lab has its place there by default
 	QEMU   *QEMU
 	Image  *Image
 	Dir    string // sockets and logs
@@ -27,8 +27,12 @@ type GuestConfig struct {
 	PortMode  string // how the port is polled: adaptive (the default), poll or interrupt
 	Pairs     int    // queue pairs, and CPUs; 0 is 1
 	MemoryMiB int    // 0 is 256
+	DIMMs     int    // how many modules of memory can be put in while it runs
 	Device    string // further properties of the NIC, as QEMU takes them: "csum=off,gso=off"
 	Shell     bool   // a shell on the console
+
+	Firmware Firmware // what it starts with; the zero value is Linux at once
+	Later    bool     // not with its Lab, but by Lab.Boot, Lab.PowerOn or Guest.Migrate
 }
 
 // Guest is one QEMU process and the agent in its guest.
@@ -48,20 +52,28 @@ const closeTime = 5 * time.Second
 
 // Boot starts a guest and waits until its agent answers and its NIC is up.
 func Boot(ctx context.Context, cfg GuestConfig) (*Guest, error) {
+	g, err := PowerOn(ctx, cfg)
+	if err != nil {
+		return g, err
+	}
+	return g, g.awaitBoot(ctx)
+}
+
+// PowerOn starts a guest's QEMU and waits for nothing that happens in it.
+func PowerOn(ctx context.Context, cfg GuestConfig) (*Guest, error) {
 	cfg.Pairs = max(cfg.Pairs, 1)
 	if cfg.MemoryMiB == 0 {
 		cfg.MemoryMiB = 256
 	}
 	g := &Guest{cfg: cfg}
-	proc, err := start(cfg.Name, g.path("qemu.log"), g.command()...)
+	argv, err := g.command()
 	if err != nil {
 		return nil, err
 	}
-	g.proc = proc
-	if err := g.connect(ctx); err != nil {
-		return g, err
+	if g.proc, err = start(cfg.Name, g.path("qemu.log"), argv...); err != nil {
+		return nil, err
 	}
-	return g, g.awaitBoot(ctx)
+	return g, g.connect(ctx)
 }
 
 func (g *Guest) path(suffix string) string { return filepath.Join(g.cfg.Dir, g.cfg.Name+"."+suffix) }
@@ -79,10 +91,6 @@ func (g *Guest) DialConsole(ctx context.Context) (net.Conn, error) {
 // Name returns the guest's name, which is its port's too.
 func (g *Guest) Name() string { return g.cfg.Name }
 
-// logs names the files with what the guest and QEMU have printed, over all
-// boots of a guest of this name.
-func (g *Guest) logs() []string { return []string{g.path("console.log"), g.path("qemu.log")} }
-
 // Addr returns the IPv4 address of eth0.
 func (g *Guest) Addr() string { return fmt.Sprintf("10.0.0.%d", g.cfg.Number) }
 
@@ -92,23 +100,39 @@ func (g *Guest) Addr6() string { return fmt.Sprintf("fd00::%x", g.cfg.Number) }
 // mac returns the address of the NIC.
 func (c GuestConfig) mac() string { return fmt.Sprintf("52:54:00:00:00:%02x", c.Number) }
 
-func (g *Guest) command() []string {
-	c := g.cfg
+// memory is the option that says how much there is and how much there can be.
+func (c GuestConfig) memory() string {
+	if c.DIMMs == 0 {
+		return fmt.Sprint(c.MemoryMiB)
+	}
+	return fmt.Sprintf("%dM,slots=%d,maxmem=%dM", c.MemoryMiB, c.DIMMs, c.MemoryMiB+c.DIMMs*dimmMiB)
+}
+
+// kernelLine is the command line of the guest's Linux.
+func (c GuestConfig) kernelLine() string {
 	// Not the TSC: the kernel finds out its rate at boot, and under emulation on a
 	// busy machine it can be wrong by a factor of eight, and all timers with it.
-	kernelLine := []string{
+	line := []string{
 		"console=ttyS0", "quiet", "loglevel=5", "panic=1", "clocksource=hpet",
 		"mitigations=off", "init_on_alloc=0", "nokaslr", "vhostnet.modules=" + bootModules,
 	}
 	if c.Shell {
-		kernelLine = append(kernelLine, "vhostnet.shell")
+		line = append(line, "vhostnet.shell")
+	}
+	return strings.Join(line, " ")
+}
+
+func (g *Guest) command() ([]string, error) {
+	c := g.cfg
+	boot, err := g.bootOptions()
+	if err != nil {
+		return nil, err
 	}
 	argv := []string{
 		c.QEMU.Path, "-name", c.Name, "-nodefaults", "-no-user-config", "-display", "none",
-		"-machine", "q35,memory-backend=m0", "-accel", "tcg,thread=multi", "-cpu", "max",
-		"-smp", fmt.Sprint(c.Pairs), "-m", fmt.Sprint(c.MemoryMiB),
+		"-machine", "q35,memory-backend=m0" + c.Firmware.machine(), "-accel", "tcg,thread=multi", "-cpu", "max",
+		"-smp", fmt.Sprint(c.Pairs), "-m", c.memory(),
 		"-object", fmt.Sprintf("memory-backend-memfd,id=m0,size=%dM,share=on", c.MemoryMiB),
-		"-kernel", c.Image.Kernel, "-initrd", c.Image.Initrd, "-append", strings.Join(kernelLine, " "),
 		"-chardev", "socket,id=console,server=on,wait=off,path=" + g.path("console.sock") + ",logappend=on,logfile=" + g.path("console.log"),
 		"-serial", "chardev:console",
 		"-chardev", "socket,id=agent,server=on,wait=off,path=" + g.path("agent.sock"),
@@ -122,12 +146,12 @@ func (g *Guest) command() []string {
 	for _, dir := range c.QEMU.Firmware {
 		argv = append(argv, "-L", dir)
 	}
-	return argv
+	return append(argv, boot...), nil
 }
 
 // nic describes the NIC, with further properties.
 func (g *Guest) nic(properties string) string {
-	nic := fmt.Sprintf("virtio-net-pci,id=nic,netdev=net,bus=%s,romfile=,mac=%s,vectors=%d", nicBus, g.cfg.mac(), g.cfg.QEMU.vectors(g.cfg.Pairs))
+	nic := fmt.Sprintf("virtio-net-pci,id=nic,netdev=net,%s,mac=%s,vectors=%d", g.cfg.Firmware.nic(), g.cfg.mac(), g.cfg.QEMU.vectors(g.cfg.Pairs))
 	if g.cfg.Pairs > 1 {
 		nic += ",mq=on"
 	}
@@ -226,27 +250,6 @@ func (g *Guest) Reboot(ctx context.Context) error {
 		err = fmt.Errorf("integration: %s says hello again, but its kernel has not restarted", g.cfg.Name)
 	}
 	return err
-}
-
-// ReplaceNIC takes the NIC out of the running guest and puts in one with other
-// properties, on the same connection to the port.
-func (g *Guest) ReplaceNIC(ctx context.Context, properties string) error {
-	m, err := dialMonitor(ctx, g.path("qmp.sock"))
-	if err != nil {
-		return err
-	}
-	defer m.close()
-	if err := m.human(ctx, "device_del nic"); err != nil {
-		return err
-	}
-	if err := m.await(ctx, "DEVICE_DELETED"); err != nil {
-		return err
-	}
-	if err := m.human(ctx, "device_add "+g.nic(properties)); err != nil {
-		return err
-	}
-	g.cfg.Device = properties
-	return g.configure(ctx)
 }
 
 // Connections returns the QEMU process's sockets by inode: a connection that is

@@ -32,6 +32,40 @@ var guestModules = []string{"virtio_pci", "virtio_net", "8021q", "vsock_loopback
 // bootModules are loaded before a guest says hello.
 const bootModules = "virtio_pci,virtio_net"
 
+// Server makes an image like this one in dir for a guest that serves others:
+// it has the programs besides, and the files, by their path in the guest.
+func (img *Image) Server(ctx context.Context, dir string, programs []string, files map[string]string) (*Image, error) {
+	base, err := os.ReadFile(img.Initrd)
+	if err != nil {
+		return nil, fmt.Errorf("integration: image: %w", err)
+	}
+	out := &Image{Kernel: img.Kernel, Initrd: filepath.Join(dir, "server.gz")}
+	// The kernel unpacks any number of archives, one after the other; those that
+	// are not compressed begin at a multiple of four bytes.
+	more := bytes.NewBuffer(append(base, make([]byte, -len(base)&3)...))
+	r := &root{archive: archive{w: more}, made: map[string]bool{".": true}}
+	// Programs look up who they are to be.
+	r.parents("etc/x")
+	r.file("etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"))
+	for _, program := range programs {
+		if err := r.tool(ctx, program); err != nil {
+			return nil, err
+		}
+	}
+	for name, from := range files {
+		if err := r.copy(strings.TrimPrefix(name, "/"), from); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.close(); err != nil {
+		return nil, fmt.Errorf("integration: image: %w", err)
+	}
+	if err := os.WriteFile(out.Initrd, more.Bytes(), 0o600); err != nil {
+		return nil, fmt.Errorf("integration: image: %w", err)
+	}
+	return out, nil
+}
+
 // BuildImage makes an image in dir from the kernel, from programs of this
 // machine and from the guest program of this module.
 func BuildImage(ctx context.Context, kernel Kernel, dir string) (*Image, error) {

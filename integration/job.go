@@ -32,8 +32,17 @@ func (g *Guest) StartJob(ctx context.Context, argv ...string) (*Job, error) {
 }
 
 // Stop asks the program to end, with SIGTERM.
-func (j *Job) Stop(ctx context.Context) error {
-	_, err := j.guest.Shell(ctx, fmt.Sprintf("until [ -s %[1]s.pid ]; do sleep 0.01; done; [ -e %[1]s.code ] || kill $(cat %[1]s.pid)", j.file))
+func (j *Job) Stop(ctx context.Context) error { return j.signal(ctx, "TERM") }
+
+// Pause makes the program stand still until Resume.
+func (j *Job) Pause(ctx context.Context) error { return j.signal(ctx, "STOP") }
+
+// Resume lets a program go on that stands still.
+func (j *Job) Resume(ctx context.Context) error { return j.signal(ctx, "CONT") }
+
+// signal sends a signal to the program, unless it has ended.
+func (j *Job) signal(ctx context.Context, name string) error {
+	_, err := j.guest.Shell(ctx, fmt.Sprintf("until [ -s %[1]s.pid ]; do sleep 0.01; done; [ -e %[1]s.code ] || kill -%[2]s $(cat %[1]s.pid)", j.file, name))
 	return err
 }
 
@@ -49,6 +58,11 @@ func (j *Job) Wait(ctx context.Context) (string, error) {
 		return text, fmt.Errorf("integration: %s: %q ended with %s; it printed: %s", j.guest.cfg.Name, strings.Join(j.argv, " "), code, text)
 	}
 	return text, nil
+}
+
+// Output returns what the program has printed so far.
+func (j *Job) Output(ctx context.Context) (string, error) {
+	return j.guest.Shell(ctx, "cat "+j.file+".out 2>/dev/null || true")
 }
 
 // Ended tells whether the program has ended.

@@ -16,7 +16,7 @@ type LabConfig struct {
 	Dir     string // sockets and logs; its name must be short, see maxSocketPath
 	Binary  string // vhostnet
 	Image   *Image
-	Guests  []GuestConfig // Number, Dir, Image and Socket are filled in
+	Guests  []GuestConfig // Dir, Socket and, if missing, Number and Image are filled in
 	Backend []string      // further arguments of "vhostnet run"
 }
 
@@ -42,7 +42,13 @@ func StartLab(ctx context.Context, cfg LabConfig) (*Lab, error) {
 	}
 	for i := range cfg.Guests {
 		g := cfg.Guests[i]
-		g.Dir, g.Image, g.Number = cfg.Dir, cfg.Image, i+1
+		g.Dir = cfg.Dir
+		if g.Number == 0 {
+			g.Number = i + 1
+		}
+		if g.Image == nil {
+			g.Image = cfg.Image
+		}
 		g.Socket = filepath.Join(cfg.Dir, g.Name+".port.sock")
 		if len(g.Socket) > maxSocketPath {
 			return lab, fmt.Errorf("integration: socket %s: %d bytes, at most %d are possible", g.Socket, len(g.Socket), maxSocketPath)
@@ -63,8 +69,10 @@ func StartLab(ctx context.Context, cfg LabConfig) (*Lab, error) {
 func (l *Lab) bootAll(ctx context.Context) error {
 	errs := make([]error, len(l.Guests))
 	var wg sync.WaitGroup
-	for i := range l.Guests {
-		wg.Go(func() { errs[i] = l.Boot(ctx, i, nil) })
+	for i, g := range l.Guests {
+		if !g.cfg.Later {
+			wg.Go(func() { errs[i] = l.Boot(ctx, i, nil) })
+		}
 	}
 	wg.Wait()
 	return errors.Join(errs...)
@@ -78,6 +86,15 @@ func (l *Lab) Boot(ctx context.Context, i int, change func(*GuestConfig)) error 
 		change(&cfg)
 	}
 	g, err := Boot(ctx, cfg)
+	if g != nil {
+		l.Guests[i] = g
+	}
+	return err
+}
+
+// PowerOn starts the QEMU of guest i, which does not run.
+func (l *Lab) PowerOn(ctx context.Context, i int) error {
+	g, err := PowerOn(ctx, l.Guests[i].cfg)
 	if g != nil {
 		l.Guests[i] = g
 	}
@@ -103,12 +120,13 @@ func (l *Lab) Close() error {
 
 // Report writes the ends of all logs: what there is to know after a failure.
 func (l *Lab) Report(w io.Writer) {
-	for _, g := range l.Guests {
-		for _, log := range g.logs() {
-			tail(w, log)
-		}
+	logs, err := filepath.Glob(filepath.Join(filepath.Dir(l.Backend.Log), "*.log"))
+	if err != nil {
+		fmt.Fprintln(w, err)
 	}
-	tail(w, l.Backend.Log)
+	for _, log := range logs {
+		tail(w, log)
+	}
 }
 
 // tail writes the last tailBytes of a file, from the start of a line, without

@@ -217,7 +217,29 @@ func startLoad(t *testing.T, lab *Lab) *load {
 func (l *load) whole(t *testing.T) {
 	t.Helper()
 	for _, f := range l.flows {
-		must(t, f.Await(within(t, 2*time.Minute), 2*megabyte))
+		if err := f.Await(within(t, 2*time.Minute), 2*megabyte); err != nil {
+			explain(t, f.from)
+			explain(t, f.to)
+			t.Fatal(err)
+		}
+	}
+}
+
+// explain prints what a guest knows of a stream that stands still, and what is
+// in its rings.
+func explain(t *testing.T, g *Guest) {
+	t.Helper()
+	ctx := within(t, 20*time.Second)
+	out, err := g.Shell(ctx, "netstat -tn; /bin/ip -s link show eth0; ethtool -S eth0 | grep -v ': 0'; grep virtio /proc/interrupts; dmesg | tail -n 3")
+	t.Logf("%s: %s%v", g.cfg.Name, out, err)
+	for i := range 2 * g.cfg.Pairs {
+		ring, err := g.Ring(ctx, i)
+		if err != nil {
+			t.Log(err)
+			continue
+		}
+		s, err := ring.Read()
+		t.Logf("%s: given %d, returned %d, %v", ring.name, s.Avail, s.Used, errors.Join(err, ring.Close()))
 	}
 }
 

@@ -18,23 +18,24 @@ type Ring struct {
 	name        string
 	memory      *os.File
 	size        uint16
-	avail, used int64 // offsets in memory
+	desc        int64 // offsets in memory
+	avail, used int64
 }
 
 // Ring finds ring i of the guest's NIC.
 func (g *Guest) Ring(ctx context.Context, i int) (*Ring, error) {
-	m, err := dialMonitor(ctx, g.path("qmp.sock"))
-	if err != nil {
-		return nil, err
-	}
-	defer m.close()
-	// Not x-query-virtio-queue-status: that one stops the ring, by GET_VRING_BASE.
-	answer, err := m.execute(ctx, "x-query-virtio-vhost-queue-status", map[string]any{"path": nicPath, "queue": i})
+	var answer json.RawMessage
+	err := g.monitor(ctx, func(m *monitor) (err error) {
+		// Not x-query-virtio-queue-status: that one stops the ring, by GET_VRING_BASE.
+		answer, err = m.execute(ctx, "x-query-virtio-vhost-queue-status", map[string]any{"path": nicPath, "queue": i})
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	var status struct {
 		Size  uint16 `json:"num"`
+		Desc  int64  `json:"desc-phys"`
 		Avail int64  `json:"avail-phys"`
 		Used  int64  `json:"used-phys"`
 	}
@@ -42,11 +43,11 @@ func (g *Guest) Ring(ctx context.Context, i int) (*Ring, error) {
 		return nil, fmt.Errorf("integration: ring %d: %w", i, err)
 	}
 	// Below 2 GiB a guest's physical address is an offset in its memory file.
-	end := max(status.Avail, status.Used) + usedHeader + usedEntry*int64(status.Size)
-	if status.Avail == 0 || status.Used == 0 || end > int64(g.cfg.MemoryMiB)<<20 {
+	end := max(status.Desc, status.Avail, status.Used) + usedHeader + descEntry*int64(status.Size)
+	if status.Desc == 0 || status.Avail == 0 || status.Used == 0 || end > int64(g.cfg.MemoryMiB)<<20 {
 		return nil, fmt.Errorf("integration: %s's ring %d is not in its memory: %+v", g.cfg.Name, i, status)
 	}
-	r := &Ring{name: fmt.Sprintf("%s's ring %d", g.cfg.Name, i), size: status.Size, avail: status.Avail, used: status.Used}
+	r := &Ring{name: fmt.Sprintf("%s's ring %d", g.cfg.Name, i), size: status.Size, desc: status.Desc, avail: status.Avail, used: status.Used}
 	r.memory, err = g.openMemory()
 	return r, err
 }
@@ -75,6 +76,7 @@ func (r *Ring) Close() error { return r.memory.Close() }
 const (
 	availHeader, availEntry = 4, 2
 	usedHeader, usedEntry   = 4, 8
+	descEntry               = 16
 )
 
 // RingState is what a ring held at one moment.
@@ -114,6 +116,24 @@ func (r *Ring) area(at int64, header, entry int) ([]byte, error) {
 // index reads the index that follows an area's flags.
 func index(area []byte) uint16 { return endian.LittleEndian.Uint16(area[2:]) }
 
+// Buffers returns the guest's physical addresses of the buffers, one of each
+// chain, that the driver has given and not got back.
+func (r *Ring) Buffers() ([]uint64, error) {
+	s, err := r.Read()
+	if err != nil {
+		return nil, err
+	}
+	table := make([]byte, descEntry*int(r.size))
+	if _, err := r.memory.ReadAt(table, r.desc); err != nil {
+		return nil, fmt.Errorf("integration: %s: %w", r.name, err)
+	}
+	var at []uint64
+	for _, head := range s.Pending() {
+		at = append(at, endian.LittleEndian.Uint64(table[descEntry*int(head%r.size):]))
+	}
+	return at, nil
+}
+
 // ReadUsed returns how many heads have been returned so far, modulo 2^16.
 func (r *Ring) ReadUsed() (uint16, error) {
 	var header [usedHeader]byte
@@ -141,7 +161,7 @@ var errHeads = errors.New("the heads in the ring are not what they must be")
 // them, so the two areas hold the same heads up to the used index, and none is
 // with both sides at a time. vhostnet must not run.
 func (s RingState) Check() error {
-	size := uint16(len(s.heads)) //nolint:gosec // rings have at most 32768 entries
+	size := uint16(len(s.heads))
 	pending := s.Avail - s.Used
 	if pending > size {
 		return fmt.Errorf("%w: avail index %d, used index %d, %d entries", errHeads, s.Avail, s.Used, size)
@@ -174,7 +194,7 @@ func (s RingState) CheckFirst(before RingState) (int, error) {
 	pending := before.Pending()
 	n := min(returned, len(pending))
 	for i := range n {
-		at := before.Used + uint16(i) //nolint:gosec // less than the ring's size
+		at := before.Used + uint16(i)
 		if got := s.returned[int(at)%len(s.returned)]; got != uint32(pending[i]) {
 			return 0, fmt.Errorf("%w: %d was pending at %d, %d was returned after the restart", errHeads, pending[i], at, got)
 		}

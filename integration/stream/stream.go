@@ -43,6 +43,10 @@ func (s *source) fill(p []byte) {
 // Open is the length of a stream that its sender ends when it likes.
 const Open = math.MaxInt64
 
+// Fill fills p, whose length is a multiple of 8, with the first bytes of the
+// stream with this seed.
+func Fill(p []byte, seed uint64) { (&source{seed}).fill(p) }
+
 // Send writes the first n bytes of the stream with this seed, or fewer if stop
 // is closed before; stop may be nil.
 func Send(w io.Writer, seed uint64, n int64, stop <-chan struct{}) (Summary, error) {
