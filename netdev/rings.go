@@ -252,6 +252,9 @@ func (d *Device) Disconnected() {
 	}
 	d.freeQueue()
 	d.nic.SetMemory(nil)
+	if d.o.Queue == QueueManual {
+		d.account() // the queue stays, without the guest's memory
+	}
 	d.mem = nil
 	d.features.Store(0)
 	d.Reset()

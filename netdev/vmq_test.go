@@ -214,7 +214,7 @@ func TestNoQueueLeft(t *testing.T) {
 }
 
 // Many sessions come and go; each gets a queue and gives it back.
-func TestQueuesOfManySessions(t *testing.T) {
+func TestClaim73_QueuesOfManySessions(t *testing.T) {
 	r := newRigWith(t, rigOptions{maxQueues: 4}, netdev.Options{Name: "a", MAC: macA}, netdev.Options{Name: "b", MAC: macB})
 	for i := range 50 {
 		a := r.connect("a", vutest.Options{Kind: vutest.Kinds()[i%len(vutest.Kinds())]})

@@ -3,7 +3,9 @@ package vswitch
 import (
 	"testing"
 
+	"vhostnet/nbl"
 	"vhostnet/sharedmem"
+	"vhostnet/worker"
 )
 
 // goesTo fails unless a frame to station 1 in vlan reaches only this port, by
@@ -126,5 +128,85 @@ func TestSteeringRefusesGroupsAndZero(t *testing.T) {
 	}
 	if n := len(l.s.claims); n != 0 {
 		t.Errorf("%d claims of addresses that no station has", n)
+	}
+}
+
+// Claim 58: a port is handed frames of its own queue and of queue 0, and never
+// of another's: batches do not mix queues.
+func TestClaim58_BatchesDoNotMixQueues(t *testing.T) {
+	l := newLab(t, 5, Options{}, PortOptions{})
+	for i := range 4 {
+		l.s.Steering(l.ids[i]).Set(0, mac(station(i)), sharedmem.QueueID(i+1), uint32(i+1))
+		l.teach(i, station(10+i))
+	}
+	var batch []*nbl.List
+	for n := range 60 {
+		dst := station(n % 4)
+		if n%3 == 0 {
+			dst = station(10 + n%4) // learned: by queue 0
+		}
+		batch = append(batch, frame(dst, station(99)))
+	}
+	l.forward(4, batch...)
+	for i := range 4 {
+		own, zero := 0, 0
+		for _, f := range l.ports[i].take() {
+			switch f.QueueID {
+			case sharedmem.QueueID(i + 1):
+				own++
+			case 0:
+				zero++
+			default:
+				t.Errorf("port %d was handed a frame of queue %d", i, f.QueueID)
+			}
+		}
+		if own != 10 || zero != 5 {
+			t.Errorf("port %d got %d frames by its queue and %d by queue 0, want 10 and 5", i, own, zero)
+		}
+	}
+}
+
+// Claim 70: while a filter moves to and fro under traffic, each frame goes to
+// the one port or to the other.
+func TestClaim70_AnAddressMovesInOneStep(t *testing.T) {
+	s, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids [3]PortID
+	var got [3]counting
+	for i := range ids {
+		got[i].t, got[i].mac = t, station(1)
+		if ids[i], err = s.Attach(&got[i], PortOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Steering(ids[0]).Set(0, mac(station(1)), 1, 7)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := range 20_000 {
+			from, to := n%2, 1-n%2
+			s.Steering(ids[to]).Set(0, mac(station(1)), sharedmem.QueueID(to+1), 7)
+			s.Steering(ids[from]).Clear(0, mac(station(1)))
+		}
+	}()
+	c := worker.NewTestContext()
+	sent := int64(0)
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		f := frame(station(1), station(2))
+		s.Forward(c, ids[2], []*nbl.List{f})
+		sent++
+		if f.QueueID == 0 {
+			t.Fatal("a frame found no filter")
+		}
+	}
+	if a, b := got[0].n.Load(), got[1].n.Load(); a+b != sent || got[2].n.Load() != 0 {
+		t.Errorf("%d frames were sent, %d and %d came", sent, a, b)
 	}
 }
