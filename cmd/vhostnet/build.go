@@ -50,6 +50,11 @@ func (d *daemon) assemble(c config) (err error) {
 	if err := d.adapter.Restart(); err != nil {
 		return err
 	}
+	if c.balance {
+		if d.balancer, err = d.adapter.NewBalancer(balancing); err != nil {
+			return err
+		}
+	}
 	budget, err := sharedmem.NewBudget(sharedmem.DefaultLimits())
 	if err != nil {
 		return err
@@ -112,9 +117,13 @@ func (d *daemon) abandon() {
 // newPort attaches a device to the switch and binds its socket; an error names
 // the flag that asked for them.
 func (d *daemon) newPort(spec portSpec, o vswitch.PortOptions, c config, budget *sharedmem.Budget) (*port, error) {
+	home := 0 // a worker with few rings
+	if d.balancer != nil {
+		home = 1 + balancing.Home
+	}
 	var server *vhostuser.Server // made from device, and there before anybody connects
 	device, err := netdev.New(netdev.Options{
-		Name: spec.name, MAC: spec.mac, MTU: spec.mtu, Pairs: spec.pairs, Mask: spec.mask, Mode: spec.mode, Switching: o,
+		Name: spec.name, MAC: spec.mac, MTU: spec.mtu, Pairs: spec.pairs, Mask: spec.mask, Mode: spec.mode, Switching: o, Home: home,
 		Adapter: d.adapter, Switch: d.vswitch, Group: d.group, Log: d.log.With("port", spec.name),
 		OnConfig: func() { server.ConfigChanged() },
 		OnBroken: func(ring int, err error) {

@@ -18,6 +18,7 @@ type config struct {
 	ports    []portSpec
 	workers  int
 	cpus     []int        // none, or one for each worker
+	balance  bool         // ports between workers by their load
 	access   socketAccess // to sockets whose port does not say otherwise
 	interval time.Duration
 	json     bool // form of the counters
@@ -82,6 +83,10 @@ func (o *runOptions) parseWorkers(c *config) (err error) {
 	if c.cpus, err = parseCPUs(o.cpus); err != nil {
 		return err
 	}
+	if !slices.Contains(placements, o.placement) {
+		return fmt.Errorf("--placement %s: want %s", o.placement, listOf(placements))
+	}
+	c.balance = o.placement == "balance"
 	switch {
 	case o.workers < 0 || o.workers > maxWorkers:
 		return fmt.Errorf("--workers %d: want 1 to %d, or 0 for half of the cores", o.workers, maxWorkers)

@@ -17,6 +17,7 @@ type runOptions struct {
 	fd          string
 	workers     int
 	cpus        string
+	placement   string
 	socketMode  string
 	socketOwner string
 	socketGroup string
@@ -32,6 +33,7 @@ type runOptions struct {
 // Values of flags that are words.
 var (
 	outputs    = []string{"table", "json"}
+	placements = []string{"spread", "balance"}
 	logFormats = []string{"text", "json"}
 	logLevels  = []string{"trace", "debug", "info", "warn", "error"}
 )
@@ -113,11 +115,13 @@ func (o *runOptions) addSettings(cmd *cobra.Command) {
 	f.StringVar(&o.socketGroup, "socket-group", "", "`GROUP` that owns the sockets, such as libvirt-qemu or kvm")
 	f.IntVar(&o.workers, "workers", 0, "`N` threads move frames (default: half of the cores)")
 	f.StringVar(&o.cpus, "cpus", "", "pin the workers to these CPUs, a `LIST` such as 0,2")
+	f.StringVar(&o.placement, "placement", "spread", "`WAY` of ports to workers: spread, or balance by load")
 	f.DurationVar(&o.stats, "stats", 0, "print counters every `INTERVAL`, such as 1s")
 	f.StringVarP(&o.output, "output", "o", "table", "`FORM` of the counters: table or json")
 	f.StringVar(&o.logFormat, "log-format", "text", "`FORM` of the log: text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: trace, debug, info, warn or error")
 	complete(cmd, "output", outputs)
+	complete(cmd, "placement", placements)
 	complete(cmd, "log-format", logFormats)
 	complete(cmd, "log-level", logLevels)
 	for _, flag := range []string{"socket-mode", "workers", "cpus", "stats"} {

@@ -32,8 +32,11 @@ type daemon struct {
 	group   *worker.Group
 	vswitch *vswitch.Switch
 	adapter *queues.Adapter
-	ports   []*port
-	events  *eventLog
+
+	balancer *queues.Balancer // nil: ports stay where they began
+
+	ports  []*port
+	events *eventLog
 }
 
 // At the end of the program quiesceTimeout bounds waits for workers, and
@@ -93,6 +96,9 @@ func (d *daemon) run(ctx context.Context, c config, r *reporter, asked <-chan os
 		stop()
 	})
 	reporting.Go(func() { d.report(serving, r, c.interval, asked) })
+	if d.balancer != nil {
+		reporting.Go(func() { d.balance(serving) })
+	}
 	sessions, endSessions := context.WithCancel(context.Background())
 	defer endSessions()
 	reporting.Go(func() {
