@@ -14,7 +14,7 @@ import (
 
 // Claim 2: QUEUE_ALLOCATION_COMPLETE triggers the allocation. Before it the
 // queue has no bytes, whatever else happened; after it it has.
-func TestClaim2_CompleteAllocatesMemory(t *testing.T) {
+func TestClaim02_CompleteAllocatesMemory(t *testing.T) {
 	r := newRig(t, Options{})
 	n := r.newNIC("web", 1)
 	n.SetMemory(newMap(t, 1<<16))
@@ -63,7 +63,7 @@ func TestClaim18_MemoryOfQueue0(t *testing.T) {
 
 // Claim 4: a live queue grows as often as rings and memory come; a freed one
 // does not.
-func TestClaim4_Growth(t *testing.T) {
+func TestClaim04_Growth(t *testing.T) {
 	r := newRig(t, Options{})
 	n := r.newNIC("web", 1)
 	m := newMap(t, 1<<16)
@@ -87,7 +87,7 @@ func TestClaim4_Growth(t *testing.T) {
 }
 
 // Claim 6: memory is allocated for a queue that exists.
-func TestClaim6_UnknownQueue(t *testing.T) {
+func TestClaim06_UnknownQueue(t *testing.T) {
 	r := newRig(t, Options{})
 	if got := r.CompleteAllocation([]QueueID{7, 0})[:]; got[0] != StatusInvalidParameter || got[1] != StatusInvalidParameter {
 		t.Errorf("memory for queues 7 and 0: %v", got)
