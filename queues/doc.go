@@ -3,9 +3,28 @@
 // of virtio. It knows rings and packets; it does not know who forwards (the
 // switch) nor who set the rings up (the session).
 //
-// # Three types
+// # VMQ in a page
 //
-//	             Adapter            one per switch: verbs, ids, queue 0
+// A network card for virtual machines (NDIS: one with virtual machine queues)
+// sorts received frames by their destination address, and by VLAN, into one
+// queue for each VM, before the host's software looks at them. Whoever manages
+// VMs does this, in this order, by requests to the card's driver:
+//
+//	ALLOCATE_QUEUE               a queue for the VM: an id, nothing else yet
+//	SET_FILTER                   frames to this address, in this VLAN, are its
+//	QUEUE_ALLOCATION_COMPLETE    all queues of a batch are known: now take memory
+//	    ... frames arrive in the VM's queue; filters come and go ...
+//	CLEAR_FILTER                 until there is none: the queue pauses
+//	FREE_QUEUE                   stop writing, say so, wait for packets, free
+//
+// What no queue's filter claims, and VMs for which no queue is left, go by the
+// default queue, number 0, which is always there. This package is such a card,
+// in software: the requests are methods, frames come from a switch instead of a
+// wire, and the memory of a VM's queue is the VM's own.
+//
+// # The types
+//
+//	             Adapter            one per switch: ids, queue 0, life cycle
 //	            /       \
 //	 Queue 1   /         \  Queue 2      a VM's VMQ state: filters, tagged memory
 //	    |     /           \    |
@@ -23,10 +42,25 @@
 // QUEUE_ALLOCATION_COMPLETE to FREE_QUEUE. A queue is not a ring: a NIC with
 // eight queue pairs has one Queue.
 //
-// The [Adapter] owns the queues. Its methods are the OID_RECEIVE_FILTER_*
-// requests of NDIS. Queue 0 is the adapter's own: it is there from [NewAdapter]
-// to [Adapter.Halt], is never allocated nor freed, and serves every frame that
-// no filter claims, and every NIC for which no queue was left.
+// The [Adapter] owns the queues. Queue 0 is its own: its memory is there from
+// [NewAdapter] to [Adapter.Halt]. It is never allocated nor freed, and serves
+// every frame that no filter claims, and every NIC for which no queue was left.
+//
+// A [Binding] is one who asks: a session, the control API. The OID_RECEIVE_FILTER_*
+// requests of NDIS that change something are its methods, because what one
+// Binding owns no other changes. What only tells is the Adapter's:
+//
+//	ALLOCATE_QUEUE              Binding.AllocateQueue
+//	QUEUE_ALLOCATION_COMPLETE   Binding.CompleteAllocation
+//	SET_FILTER                  Binding.SetFilter, SetFilterParameters, SetDefaultFilter
+//	CLEAR_FILTER, MOVE_FILTER   Binding.ClearFilter, MoveFilter
+//	QUEUE_PARAMETERS            Adapter.GetQueueParameters, Binding.SetQueueParameters
+//	FREE_QUEUE                  Binding.FreeQueue
+//	ENUM_QUEUES                 Adapter.EnumQueues, QueuesInto; Binding.EnumOwnQueues
+//	ENUM_FILTERS, PARAMETERS    Adapter.EnumFilters, FiltersInto, FilterParametersOf
+//	capabilities                Adapter.HardwareCapabilities, CurrentCapabilities, GlobalParameters
+//
+// Each error carries a [Status] of NDIS ([StatusOf]).
 //
 // # States
 //
@@ -39,10 +73,24 @@
 //	ClearFilter          of the last: Running -> Paused, Set -> Allocated
 //	FreeQueue            Paused or Allocated -> StopDMA -> Freeing -> Undefined
 //
-// FreeQueue is the only one that waits. It takes the queue away from the NIC,
-// lets every worker pass a safe point, so that nobody is inside a delivery that
-// still saw it, tells EventDMAStopped once, frees the memory, and only then is
-// the id free for somebody else.
+// The forwarding table has the filters of Running queues. FreeQueue takes the
+// queue away from the NIC, lets every worker pass a safe point, so that nobody is
+// inside a delivery that still saw it, tells EventDMAStopped once, waits until
+// the packets are back that somebody holds ([Adapter.Holder]), frees the memory,
+// and only then is the id free for somebody else. ClearFilter of the last filter
+// waits for the bursts that are under way, MoveFilter for the workers, the others
+// for nothing.
+//
+// The adapter has states, too (adapterstate.go): NewAdapter ends Paused, where
+// verbs are taken and no frame passes; Restart and Pause go between Paused and
+// Running; Halt ends a paused one.
+//
+// # Affinity
+//
+// A queue lives on a worker: the one that carries what its guest sends. With
+// QueueParameters.Affinity somebody chooses it; without, a [Balancer] may
+// (dynamic VMQ): all queues begin on a home worker, spread when that has too much
+// to do, and fold back.
 //
 // # The delivery rule
 //
@@ -86,8 +134,8 @@
 //
 // # Concurrency
 //
-// Deliver and NoteSent are a worker's. The verbs of the Adapter may be called
-// from any goroutine that is no worker. A NIC's other methods are for one
+// Deliver and NoteSent are a worker's. The methods of Adapter and Binding may be
+// called from any goroutine that is no worker. A NIC's other methods are for one
 // goroutine at a time, its session's; each returns when no worker uses what it
 // took away. Locks are taken in the order adapter, NIC or ring, and none is
 // held while an indication is made or a worker is waited for.

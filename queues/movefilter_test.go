@@ -13,7 +13,7 @@ type journal struct {
 	calls *[]string
 }
 
-func (j journal) Set(vlan uint16, mac [6]byte, id QueueID, order uint32) {
+func (j journal) Set(_ uint16, _ [6]byte, _ QueueID, order uint32) {
 	*j.calls = append(*j.calls, "set "+j.port)
 	if order == 0 {
 		*j.calls = append(*j.calls, "without an order")

@@ -25,7 +25,9 @@
 //	destination                         the frame is
 //	a port's address                    delivered to it
 //	an address of the sender's port     dropped (hairpin)
-//	unknown, multicast, broadcast       flooded to all other ports
+//	unknown, multicast, broadcast       flooded to all other ports of its VLAN
+//	a protected port's, from another    dropped (protected)
+//	a VLAN that the sender is not in    dropped (vlan)
 //	01:80:C2:00:00:00 to 0F             dropped (reserved), unless PortOptions.Transparent
 //
 // A frame whose source is zero or a group address is dropped: no station sends
@@ -34,8 +36,11 @@
 // (ForeignSource): a guest cannot draw another's frames to itself while that
 // one has a filter. Without filters it can, as on any switch; Moved counts it.
 //
-// The VLAN id of a frame is part of the key: a station is known per VLAN.
-// Which port may send and receive which VLAN is not decided here yet.
+// The VLAN of a frame is part of the key: a station is known per VLAN. Which
+// VLANs a port is in, and where their frames have tags, PortOptions.VLAN says
+// (vlan.go); two VLANs never meet, nor do they meet ports that are in none.
+// Protected ports exchange nothing with each other. A mirrored port's frames are
+// copied to a sink (mirror.go).
 //
 // # What hostile guests can cost
 //
