@@ -296,7 +296,13 @@ func (b *batch) unicast(lists []*nbl.List) {
 
 // hand delivers lists to p and settles what p did not accept.
 func (b *batch) hand(p *port, lists []*nbl.List) {
-	n, part := b.offer(p, lists)
+	var n int
+	var part bool
+	if p.direct {
+		n, part = p.deliver(b.c, lists)
+	} else {
+		n, part = b.offer(p, lists)
+	}
 	done(lists[:n])
 	if n < len(lists) {
 		b.hold(p, lists[n:], n > 0, part)

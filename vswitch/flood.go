@@ -49,8 +49,8 @@ func (b *batch) flood() {
 
 // others is to how many ports a flood in vlan goes.
 func (b *batch) others(vlan uint16) (n int) {
-	if b.from.plain && b.ports.plain == len(b.ports.all) {
-		return b.ports.plain - 1
+	if b.ports.simple {
+		return len(b.ports.all) - 1
 	}
 	if b.reachVLAN == vlan && b.reachRound == b.round {
 		return b.reach
@@ -64,8 +64,26 @@ func (b *batch) others(vlan uint16) (n int) {
 	return n
 }
 
+// floodAll is floodTo in a switch that knows no VLANs and no policy.
+func (b *batch) floodAll(floods []*nbl.List) {
+	for _, p := range b.ports.all {
+		if p == b.from {
+			continue
+		}
+		n, _ := p.deliver(b.c, floods)
+		b.floodTaken = max(b.floodTaken, n)
+		if n < len(floods) {
+			b.late = append(b.late, late{p, n})
+		}
+	}
+}
+
 // floodTo delivers floods, which are of one VLAN, to the ports that they are for.
 func (b *batch) floodTo(floods []*nbl.List) {
+	if b.ports.simple {
+		b.floodAll(floods)
+		return
+	}
 	vlan := floods[0].VLAN
 	for _, p := range b.ports.all {
 		if p == b.from || (!p.plain || !b.from.plain) && b.apart(p, vlan) {

@@ -37,7 +37,9 @@ func (b *batch) mirrorSent(lists []*nbl.List) {
 	clear(b.sameVLAN)
 }
 
-// offer hands lists to p as p wants them, and to its sink what p accepts.
+// offer hands lists to p as p wants them, and to its sink what p accepts. For a
+// port that is direct it is p.deliver, which callers that see that call
+// themselves.
 func (b *batch) offer(p *port, lists []*nbl.List) (accepted int, part bool) {
 	if p.vlans != nil {
 		lists = b.retag(p, lists)

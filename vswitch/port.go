@@ -84,22 +84,27 @@ type PortOptions struct {
 
 // port is an attached Port. Only stalled changes.
 type port struct {
-	id          PortID
-	out         Port
+	// First what each frame to the port needs.
+
+	out Port
+	id  PortID
+
+	// stalled: frames have waited for the port in vain, and it has accepted
+	// none since. Set and cleared by any worker.
+	stalled atomic.Bool
+
+	plain  bool // not protected, no sink, in no VLAN: floods of others like it reach it
+	direct bool // what it is handed is what it gets, and goes nowhere else
+	mirror PortID
+	vlans  *vlans // nil: in none
+
+	counters    *metrics.Port
 	wait        int64 // ns
 	stormFrames int
 	stormBytes  uint64
 	transparent bool
 	protected   bool
 	sink        bool
-	plain       bool // not protected, no sink, in no VLAN: floods of others like it reach it
-	mirror      PortID
-	vlans       *vlans // nil: in none
-	counters    *metrics.Port
-
-	// stalled: frames have waited for the port in vain, and it has accepted
-	// none since. Set and cleared by any worker.
-	stalled atomic.Bool
 }
 
 func newPort(p Port, o PortOptions) (*port, error) {
@@ -130,6 +135,7 @@ func newPort(p Port, o PortOptions) (*port, error) {
 		vlans:       v,
 		counters:    o.Counters,
 	}
+	a.direct = v == nil && o.Mirror == 0
 	if o.Wait == 0 {
 		a.wait = int64(DefaultWait)
 	}
@@ -160,7 +166,7 @@ func (p *port) deliver(c *worker.Context, lists []*nbl.List) (accepted int, part
 type portSet struct {
 	byIndex [MaxPorts]*port
 	all     []*port
-	plain   int // how many of them are
+	simple  bool // all are plain and direct
 }
 
 // find is the port with id, nil when it is not attached.
@@ -175,12 +181,11 @@ func (s *portSet) find(id PortID) *port {
 func (s *portSet) with(index int, p *port) *portSet {
 	next := &portSet{byIndex: s.byIndex}
 	next.byIndex[index] = p
+	next.simple = true
 	for _, q := range next.byIndex {
 		if q != nil {
 			next.all = append(next.all, q)
-			if q.plain {
-				next.plain++
-			}
+			next.simple = next.simple && q.plain && q.direct
 		}
 	}
 	return next
