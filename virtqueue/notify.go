@@ -150,7 +150,7 @@ func (p *packed) arm() (more bool) {
 	// Behind the release store this acquire load is not done before the wish
 	// is visible: pairs with the driver's fence between its store of a slot's
 	// flags and its look at our wish.
-	return p.idFlags(p.slot(p.nextAvail))&wordAvailUsed == p.availableAs(p.nextAvail)
+	return p.available(p.nextAvail)
 }
 
 // disarm turns kicks off after arm. With EVENT_IDX the driver is past off_wrap

@@ -125,17 +125,15 @@ func (p *packed) availableAs(pos uint32) uint32 {
 	return wordUsed
 }
 
-// idFlags reads id and flags of a slot in one word. When they say that the
-// slot is available, all that the driver wrote for the chain before is seen by
-// reads that follow: pairs with its release store of the first slot's flags.
-func (p *packed) idFlags(slot uint32) uint32 {
-	return p.ring.LoadAcquire32(descSize*slot + packedIDFlags)
+// available reports whether the driver has made the slot at pos available.
+func (p *packed) available(pos uint32) bool {
+	word := p.ring.LoadAcquire32(descSize*p.slot(pos) + packedIDFlags)
+	return word&wordAvailUsed == p.availableAs(pos)
 }
 
 // ready knows of the next chain only: what is behind it depends on its length.
 func (p *packed) ready() (int, error) {
-	word := p.idFlags(p.slot(p.nextAvail))
-	if word&wordAvailUsed != p.availableAs(p.nextAvail) {
+	if !p.available(p.nextAvail) {
 		return 0, nil
 	}
 	if p.slots == p.size {
@@ -145,30 +143,36 @@ func (p *packed) ready() (int, error) {
 }
 
 func (p *packed) gather(t *taker, dst []Chain) (n, arena int, err error) {
-	arena = t.used()
-	p.gathered = 0
-	fifo := t.behind()
+	arena, p.gathered = t.used(), 0
+	ring, fifo, room, slow := p.ring, t.behind(), p.size-p.slots, t.slow
+	slot, want := p.slot(p.nextAvail), p.availableAs(p.nextAvail)
 	for n < len(dst) {
-		c, pos, room := &dst[n], p.add(p.nextAvail, p.gathered), p.size-p.slots-p.gathered
-		slot := p.slot(pos)
-		word := p.idFlags(slot)
-		if word&wordAvailUsed != p.availableAs(pos) {
-			return n, arena, nil
+		// When the bits say that the slot is available, all that the driver
+		// wrote for the chain before is seen by reads that follow: pairs with
+		// its release store of the first slot's flags.
+		word := ring.LoadAcquire32(descSize*slot + packedIDFlags)
+		if word&wordAvailUsed != want {
+			break
 		}
 		if room == 0 { // only a driver that rewrites slots it does not own gets here
 			return n, arena, broken(ReasonOverrun, uint64(slot), uint64(p.size))
 		}
-		d := packedDescriptor(p.ring.Load64(descSize*slot+packedAddr), uint64(p.ring.Load32(descSize*slot+packedLen))|uint64(word)<<32)
-		chain := taken{d.id(), 1}
-		if b, ok := t.window.Block(d.addr, d.meta&metaLen); ok && d.meta&t.slow == 0 {
+		c, chain := &dst[n], taken{uint16(word), 1}
+		d := packedDescriptor(ring.Load64(descSize*slot+packedAddr), uint64(ring.Load32(descSize*slot+packedLen))|uint64(word)<<32)
+		if b, ok := t.window.Block(d.addr, d.meta&metaLen); ok && d.meta&slow == 0 {
 			c.setOne(b, d.meta)
 		} else if chain, arena, err = p.walk(t, c, slot, d, room, arena); err != nil {
 			return n, arena, err
 		}
 		c.Head = chain.head
 		fifo.set(n, chain)
-		p.gathered += uint32(chain.slots)
 		n++
+		p.gathered += uint32(chain.slots)
+		room -= uint32(chain.slots)
+		if slot += uint32(chain.slots); slot >= p.size {
+			slot -= p.size
+			want ^= wordAvailUsed // the next lap
+		}
 	}
 	return n, arena, nil
 }
