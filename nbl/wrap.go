@@ -41,6 +41,20 @@ func NewSender(f virtio.Features, serial *uint64) Sender {
 	}
 }
 
+// Ahead notes the lines that Wrap will read of chain's first buffer.
+func (s *Sender) Ahead(l *sharedmem.Lines, chain *virtqueue.Chain) {
+	blocks := chain.ReadableBlocks()
+	if len(blocks) == 0 {
+		return
+	}
+	first := uint64(s.headerLen)
+	if s.offloads {
+		first = 0
+	}
+	l.Add(blocks[0], first)
+	l.Add(blocks[0], uint64(s.headerLen)+plainHeader-1)
+}
+
 // Wrap makes l the packet that chain carries: its head is copied out of guest
 // memory once, parsed and checked; its payload stays where it is. l borrows
 // the chain's Blocks until the chain is pushed back. The answer is ReasonNone,

@@ -32,6 +32,7 @@ type txRing struct {
 	lists  [visitChains]*nbl.List // one per chain
 	used   [visitChains]virtqueue.Used
 	out    [visitChains]*nbl.List // those the switch is to decide on
+	lines  sharedmem.Lines        // of the batch, asked for ahead
 	n      int                    // chains that were popped and not pushed back
 	holds  int                    // of them those that a device that drains knows of
 	told   bool                   // the owner knows that q is broken
@@ -103,6 +104,10 @@ func (t *txRing) take(budget int) bool {
 	t.serial.reserve()
 	t.pool.Get(t.lists[:n])
 	t.n = n
+	for i := range n {
+		t.sender.Ahead(&t.lines, &t.chains[i])
+	}
+	t.lines.WillRead()
 	for i := range n {
 		if reason := t.sender.Wrap(t.lists[i], &t.chains[i]); reason != metrics.ReasonNone {
 			t.dev.counters.Drops.Add(reason, 1)

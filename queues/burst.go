@@ -5,6 +5,7 @@ import (
 
 	"vhostnet/metrics"
 	"vhostnet/nbl"
+	"vhostnet/sharedmem"
 	"vhostnet/virtio"
 	"vhostnet/virtqueue"
 	"vhostnet/worker"
@@ -45,6 +46,7 @@ type burst struct {
 	lists   int                    // how many were drawn
 	mdls    []nbl.MDL              // MDLs of units that have several chains
 	bytes   uint64                 // frame bytes of all placed units
+	lines   sharedmem.Lines        // asked for ahead
 }
 
 // unit is one frame on its way into the ring: a frame of the batch, or a
@@ -269,6 +271,19 @@ func (b *burst) bind(u *unit, headerLen uint32) {
 		left -= n
 	}
 	u.receive.MDLs = b.mdls[start:]
+}
+
+// fetch asks for the first lines of all buffers that are to be written.
+func (r *rxRing) fetch(b *burst) {
+	for i := range b.units[:b.placed] {
+		u := &b.units[i]
+		if u.reason != metrics.ReasonNone {
+			continue
+		}
+		b.lines.Add(u.receive.MDLs[0], 0)
+		b.lines.Add(u.receive.MDLs[0], uint64(r.headerLen+min(u.list.Length, 64)-1))
+	}
+	b.lines.WillWrite()
 }
 
 // writeHeaders writes virtio_net_hdr of all frames before any payload: it

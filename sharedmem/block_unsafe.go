@@ -227,7 +227,7 @@ func (b Block) CopyTo64(dst *[64]byte, off uint64) {
 	if watching {
 		b.note(off, 64)
 	}
-	*dst = *(*[64]byte)(unsafe.Add(b.p, off))
+	copy64(unsafe.Pointer(dst), unsafe.Add(b.p, off))
 }
 
 // CopyFrom64 is CopyFrom for 64 bytes, without a call.
@@ -235,7 +235,15 @@ func (b Block) CopyFrom64(src *[64]byte, off uint64) {
 	if off > b.n || b.n-off < 64 {
 		panic(errBounds)
 	}
-	*(*[64]byte)(unsafe.Add(b.p, off)) = *src
+	copy64(unsafe.Add(b.p, off), unsafe.Pointer(src))
+}
+
+// copy64 copies 64 bytes. All of them are read before the first is written:
+// of two arrays that may overlap the compiler would make a call.
+func copy64(dst, src unsafe.Pointer) {
+	from, to := (*[8]uint64)(src), (*[8]uint64)(dst)
+	a, b, c, d, e, f, g, h := from[0], from[1], from[2], from[3], from[4], from[5], from[6], from[7]
+	to[0], to[1], to[2], to[3], to[4], to[5], to[6], to[7] = a, b, c, d, e, f, g, h
 }
 
 // Copy copies min(dst.Len(), src.Len()) bytes from src to dst and returns how

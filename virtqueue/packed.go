@@ -50,6 +50,7 @@ type packed struct {
 	nextUsed  uint32 // position of the next slot to write as used
 	slots     uint32 // occupied by the chains that are taken
 	gathered  uint32 // slots of the chains that gather found last
+	expected  uint32 // the same of the gather before
 }
 
 // newPacked lays the views over a ring that Config.check has accepted.
@@ -144,6 +145,9 @@ func (p *packed) ready() (int, error) {
 
 func (p *packed) gather(t *taker, dst []Chain) (n, arena int, err error) {
 	arena, p.gathered = t.used(), 0
+	if p.available(p.nextAvail) {
+		p.fetch(min(p.expected, uint32(len(dst))))
+	}
 	ring, fifo, room, slow := p.ring, t.behind(), p.size-p.slots, t.slow
 	slot, want := p.slot(p.nextAvail), p.availableAs(p.nextAvail)
 	for n < len(dst) {
@@ -185,11 +189,20 @@ func (p *packed) walk(t *taker, c *Chain, slot uint32, d descriptor, room uint32
 	return taken{p.table.id, uint16(p.table.slots)}, arena, err
 }
 
+// fetch asks for the next n slots before they are read, all at once and to be
+// written, since a used descriptor goes into each. n is what the last gather
+// found: asking for slots that the driver is about to fill would slow it down.
+func (p *packed) fetch(n uint32) {
+	slot := p.slot(p.nextAvail)
+	n = min(n, p.size-slot)
+	p.ring.WillWrite(descSize*uint64(slot), descSize*uint64(n))
+}
+
 // took follows a gather whose chains were all taken.
 func (p *packed) took() {
 	p.nextAvail = p.add(p.nextAvail, p.gathered)
 	p.slots += p.gathered
-	p.gathered = 0
+	p.expected, p.gathered = p.gathered, 0
 }
 
 func (p *packed) untook(t *taker, n int) {

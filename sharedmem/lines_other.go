@@ -1,0 +1,11 @@
+//go:build !amd64
+
+package sharedmem
+
+// Other processors fetch their lines when they need them.
+
+func prefetchRead(*uintptr, int) {}
+
+func prefetchWrite(*uintptr, int) {}
+
+func prefetchWriteRange(uintptr, int) {}

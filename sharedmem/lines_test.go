@@ -1,0 +1,42 @@
+package sharedmem
+
+import (
+	"testing"
+
+	"vhostnet/internal/sys"
+)
+
+// TestLinesAreHints: asking for lines reads no byte: neither of memory that is
+// gone, nor behind a Block, nor of more places than there is room for.
+func TestLinesAreHints(t *testing.T) {
+	baseline(t)
+	f, owner := soft(t, 64*page, sys.MemfdOptions{})
+	b := block(t, mapped(t, "vm", Region{Size: 64 * page, File: f}), 0, 64*page)
+	if err := sys.Truncate(owner, 0); err != nil {
+		t.Fatal(err)
+	}
+	var l Lines
+	for i := range uint64(MaxLines + 10) {
+		l.Add(b, i*64)
+		l.Add(b, b.Len()+i)
+	}
+	if l.n != MaxLines {
+		t.Errorf("%d lines noted, there is room for %d", l.n, MaxLines)
+	}
+	l.WillRead()
+	for range 3 {
+		l.Add(b, 0)
+	}
+	l.WillWrite()
+	if l.n != 0 {
+		t.Errorf("%d lines are left", l.n)
+	}
+	b.WillWrite(0, b.Len())
+	b.WillWrite(b.Len()-1, 1)
+	b.WillWrite(b.Len(), 1) // outside: nothing is asked for
+	b.WillWrite(1, ^uint64(0))
+	b.WillWrite(0, 0)
+	if n := testing.AllocsPerRun(100, func() { l.Add(b, 0); l.WillRead(); b.WillWrite(0, 64) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

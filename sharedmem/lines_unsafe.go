@@ -1,0 +1,49 @@
+package sharedmem
+
+// MaxLines is how many addresses Lines holds.
+const MaxLines = 192
+
+// Lines are places in Blocks that will be read or written soon. Asking for
+// their cache lines ahead, all of a batch at once, lets the misses overlap: on
+// the way from guest to guest most lines lie in another processor's cache.
+//
+// It is a hint and nothing else. No byte is read, and an address whose memory
+// is gone does no harm. The zero value is empty; one goroutine at a time may
+// use it.
+type Lines struct {
+	n  int
+	at [MaxLines]uintptr
+}
+
+// Add notes the line of the byte at off. What does not fit is forgotten.
+func (l *Lines) Add(b Block, off uint64) {
+	if l.n < MaxLines && off < b.n {
+		l.at[l.n] = uintptr(b.p) + uintptr(off)
+		l.n++
+	}
+}
+
+// WillRead asks for the lines noted, to be read, and forgets them.
+func (l *Lines) WillRead() {
+	prefetchRead(&l.at[0], l.n)
+	l.n = 0
+}
+
+// WillWrite asks for the lines noted, to be written, and forgets them.
+func (l *Lines) WillWrite() {
+	prefetchWrite(&l.at[0], l.n)
+	l.n = 0
+}
+
+// lineLen is the length of a cache line that is counted on, bytes.
+const lineLen = 64
+
+// WillWrite asks for the lines of the n bytes at off, which must lie in the
+// Block, to be written; a hint, as [Lines].
+func (b Block) WillWrite(off, n uint64) {
+	if n != 0 && off < b.n && n <= b.n-off {
+		first := (uintptr(b.p) + uintptr(off)) &^ (lineLen - 1)
+		last := uintptr(b.p) + uintptr(off+n-1)
+		prefetchWriteRange(first, int((last-first)/lineLen)+1)
+	}
+}
