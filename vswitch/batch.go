@@ -140,9 +140,6 @@ func (b *batch) admit(l *nbl.List) bool {
 	}
 	b.sent.frames++
 	b.sent.bytes += uint64(l.Length)
-	if !b.from.plain && !b.permit(l) {
-		return false
-	}
 	if l.Src == 0 || l.Src&groupBit != 0 {
 		b.drop(l, metrics.ReasonHeader)
 		return false
@@ -161,22 +158,28 @@ func (b *batch) admit(l *nbl.List) bool {
 	return true
 }
 
-// permit decides on the VLAN of a frame, if its sender is in one. It answers
-// false, having dropped l, when the sender must not send it.
-func (b *batch) permit(l *nbl.List) bool {
-	switch v := b.from.vlans; {
-	case b.from.sink:
-		b.drop(l, metrics.ReasonSink)
-	case v == nil:
-		return true
-	case !v.enter(l):
-		b.drop(l, metrics.ReasonVLAN)
-	case l.Offload.HdrLen > nbl.MaxTaggedHeaders:
-		b.drop(l, metrics.ReasonHeader) // a tag might not fit in front
-	default:
-		return true
+// permit decides on the VLANs of new frames, if their sender is in any, and
+// drops and counts those that it must not send.
+func (b *batch) permit(lists []*nbl.List) {
+	for _, l := range lists {
+		if l.Status != nbl.Pending {
+			continue
+		}
+		switch v := b.from.vlans; {
+		case b.from.sink:
+			b.drop(l, metrics.ReasonSink)
+		case v == nil:
+			continue
+		case !v.enter(l):
+			b.drop(l, metrics.ReasonVLAN)
+		case l.Offload.HdrLen > nbl.MaxTaggedHeaders:
+			b.drop(l, metrics.ReasonHeader) // a tag might not fit in front
+		default:
+			continue
+		}
+		b.sent.frames++
+		b.sent.bytes += uint64(l.Length)
 	}
-	return false
 }
 
 // learn learns key as a source of from, unless the table knows as much.
@@ -214,19 +217,24 @@ func (b *batch) route(l *nbl.List) int32 {
 	if h.key != key || h.round != b.round {
 		b.lookup(h, key)
 	}
-	switch h.dest {
-	case everyone:
-		b.addFlood(l)
-		return nowhere
-	case itself:
-		b.drop(l, metrics.ReasonHairpin)
-		return nowhere
-	case protected:
-		b.drop(l, metrics.ReasonProtected)
+	if h.dest < 0 {
+		b.nowhere(l, h.dest)
 		return nowhere
 	}
 	l.QueueID = h.queue
 	return h.dest
+}
+
+// nowhere does with l what a hint without a group says.
+func (b *batch) nowhere(l *nbl.List, why int32) {
+	switch why {
+	case everyone:
+		b.addFlood(l)
+	case itself:
+		b.drop(l, metrics.ReasonHairpin)
+	case protected:
+		b.drop(l, metrics.ReasonProtected)
+	}
 }
 
 // reserved is the first of the 16 group addresses that bridges keep between

@@ -21,7 +21,10 @@ type late struct {
 // addFlood puts l among the floods, or drops it: there is no other port, or
 // the sender's budget is spent.
 func (b *batch) addFlood(l *nbl.List) {
-	others := b.others(l.VLAN)
+	others := len(b.ports.all) - 1
+	if !b.ports.simple {
+		others = b.others(l.VLAN)
+	}
 	if others == 0 {
 		b.drop(l, metrics.ReasonNoPort)
 		return
@@ -49,9 +52,6 @@ func (b *batch) flood() {
 
 // others is to how many ports a flood in vlan goes.
 func (b *batch) others(vlan uint16) (n int) {
-	if b.ports.simple {
-		return len(b.ports.all) - 1
-	}
 	if b.reachVLAN == vlan && b.reachRound == b.round {
 		return b.reach
 	}

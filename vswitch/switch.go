@@ -137,6 +137,9 @@ func (s *Switch) Forward(c *worker.Context, from PortID, batch []*nbl.List) {
 	if b.from.mirror != 0 {
 		b.mirrorSent(batch)
 	}
+	if !b.from.plain {
+		b.permit(batch)
+	}
 	b.classify(batch)
 	b.flood()
 	b.unicast(batch)
