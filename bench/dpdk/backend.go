@@ -39,6 +39,9 @@ func (r *rig) startVhostnet(ctx context.Context) (*back, error) {
 		if r.options.portOptions != "" {
 			port += "," + r.options.portOptions
 		}
+		if r.options.server {
+			port += ",role=connect"
+		}
 		argv = append(argv, "--port", port)
 	}
 	p, err := startProcess("vhostnet", nil, append(argv, r.options.vhostnetArgs...)...)
@@ -52,6 +55,9 @@ func (r *rig) startVhostnet(ctx context.Context) (*back, error) {
 			p.signal(syscall.SIGUSR1)
 			time.Sleep(300 * time.Millisecond) // the answer has no end to wait for
 		},
+	}
+	if r.options.server {
+		return b, nil
 	}
 	return b, r.waitForSockets(ctx, p)
 }

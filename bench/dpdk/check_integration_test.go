@@ -15,17 +15,23 @@ import (
 // VHOSTNET_SOAK=1 gives each combination five seconds, and then takes all sizes,
 // and a minute for the first.
 func TestClosedLoop(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "vhostnet")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "vhostnet/cmd/vhostnet")
-	if text, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building vhostnet: %v\n%s", err, text)
-	}
+	binary := buildVhostnet(t)
 	if os.Getenv("VHOSTNET_SOAK") == "" {
 		checkLoop(t, binary, "-pairwise", "-packed=off", "-seconds", "1")
 		return
 	}
 	checkLoop(t, binary, "-pairwise", "-packed=off", "-seconds", "5")
 	checkLoop(t, binary, "-seconds", "3", "-long", "60")
+}
+
+func buildVhostnet(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "vhostnet")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "vhostnet/cmd/vhostnet")
+	if text, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building vhostnet: %v\n%s", err, text)
+	}
+	return binary
 }
 
 func checkLoop(t *testing.T, binary string, args ...string) {

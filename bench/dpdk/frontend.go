@@ -39,9 +39,9 @@ func (r *rig) startFrontEnd(ctx context.Context, devices []string) (*testpmd, er
 
 // virtioDevice is the --vdev of virtio port i.
 func (r *rig) virtioDevice(i int) string {
-	return fmt.Sprintf("net_virtio_user%d,path=%s,queues=%d,queue_size=%d,mac=%s,mrg_rxbuf=%s,in_order=%s,vectorized=%s,packed_vq=%s",
+	return fmt.Sprintf("net_virtio_user%d,path=%s,queues=%d,queue_size=%d,mac=%s,mrg_rxbuf=%s,in_order=%s,vectorized=%s,packed_vq=%s,server=%s",
 		i, r.sockets[i], r.what.Queues, r.what.Ring, macs[i],
-		bit(r.what.Mergeable), bit(r.what.InOrder), bit(r.what.Vectorized), bit(r.what.Packed))
+		bit(r.what.Mergeable), bit(r.what.InOrder), bit(r.what.Vectorized), bit(r.what.Packed), bit(r.options.server))
 }
 
 func bit(b bool) string { return choose(b, "1", "0") }

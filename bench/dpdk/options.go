@@ -30,6 +30,7 @@ type options struct {
 	backends   []string
 	format     string // "table" or "json"
 
+	server       bool // the front-end makes the sockets and waits there, the back-end connects
 	vhostnet     string
 	vhostnetArgs []string
 	portOptions  string
