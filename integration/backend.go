@@ -16,6 +16,7 @@ type Port struct {
 	Socket string
 	MAC    string
 	Mode   string
+	Role   string // "connect": the front-end listens
 }
 
 // String returns the port as "vhostnet run --port" takes it.
@@ -26,6 +27,9 @@ func (p Port) String() string {
 	}
 	if p.Mode != "" {
 		s += ",mode=" + p.Mode
+	}
+	if p.Role != "" {
+		s += ",role=" + p.Role
 	}
 	return s
 }
@@ -76,7 +80,7 @@ func (b *Backend) listening() (bool, error) {
 		}
 	}
 	for _, port := range b.Ports {
-		if !listening[port.Socket] {
+		if port.Role == "" && !listening[port.Socket] {
 			return false, lines.Err()
 		}
 	}

@@ -2,8 +2,8 @@
 # Lists what a part of the work needs from this machine, and installs what is missing.
 #
 #   scripts/setup.sh demo     to boot guests: QEMU 7.2 or later, a guest kernel, small tools
-#   scripts/setup.sh test     the above, QEMU 10 and QEMU 7.2, three firmwares, DPDK, huge pages, TUN, network namespaces,
-#                             and a C compiler for the race detector
+#   scripts/setup.sh test     the above, QEMU 10 and QEMU 7.2, three firmwares, libvirt, DPDK, huge pages, TUN,
+#                             network namespaces, and a C compiler for the race detector
 #   scripts/setup.sh bench    DPDK and huge pages
 #
 # NO_INSTALL=1 changes nothing: it names what is missing and ends with code 1 if anything is.
@@ -17,6 +17,7 @@ hugepages=${VHOSTNET_HUGEPAGES:-1024} # of 2 MiB
 codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 guest_packages=(busybox-static ethtool iperf3 iproute2 kmod libc-bin tcpdump)
 firmware_packages=(dnsmasq-base ipxe-qemu ovmf u-boot-qemu)
+libvirt_packages=(libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system)
 dpdk_packages=(dpdk dpdk-dev librte-meta-net librte-net-vhost23 librte-net-virtio23)
 
 work= # where something is being unpacked
@@ -182,6 +183,9 @@ get_kernel() {
 has_firmware() { installed "${firmware_packages[@]}"; }
 get_firmware() { install_packages "${firmware_packages[@]}"; }
 
+has_libvirt() { installed "${libvirt_packages[@]}"; }
+get_libvirt() { install_packages "${libvirt_packages[@]}"; }
+
 has_compiler() { echo '#include <pthread.h>' | "${CC:-gcc}" -x c -fsyntax-only - 2>/dev/null; }
 get_compiler() { install_packages gcc libc6-dev; }
 
@@ -220,6 +224,7 @@ describe() {
 		qemu7) echo "QEMU 7.2 beside it (packages unpacked in $cache/qemu-7.2)" ;;
 		kernel) echo "a guest kernel (package linux-image-cloud-amd64 unpacked in $cache/kernel)" ;;
 		firmware) echo "packages ${firmware_packages[*]}" ;;
+		libvirt) echo "packages ${libvirt_packages[*]}" ;;
 		compiler) echo "a C compiler, which Go's race detector is linked with (packages gcc libc6-dev)" ;;
 		dpdk) echo "packages ${dpdk_packages[*]}" ;;
 		hugepages) echo "$hugepages huge pages of 2 MiB, hugetlbfs on /dev/hugepages" ;;
@@ -230,7 +235,7 @@ describe() {
 
 case ${1:-} in
 	demo) needs=(guest_packages qemu kernel) ;;
-	test) needs=(compiler guest_packages qemu10 qemu7 kernel firmware dpdk hugepages tun netns) ;;
+	test) needs=(compiler guest_packages qemu10 qemu7 kernel firmware libvirt dpdk hugepages tun netns) ;;
 	bench) needs=(dpdk hugepages) ;;
 	*) die "want demo, test or bench" ;;
 esac
