@@ -140,7 +140,7 @@ func (g *Guest) command() ([]string, error) {
 		"-qmp", "unix:" + g.path("qmp.sock") + ",server=on,wait=off",
 		"-chardev", "socket,id=port,path=" + c.Socket + "," + c.QEMU.reconnect(),
 		"-netdev", fmt.Sprintf("vhost-user,id=net,chardev=port,queues=%d", c.Pairs),
-		"-device", "pcie-root-port,id=" + nicBus + ",chassis=1",
+		"-device", "pcie-root-port,id=" + nicBus + ",chassis=1,io-reserve=4096",
 		"-device", g.nic(c.Device),
 	}
 	for _, dir := range c.QEMU.Firmware {
