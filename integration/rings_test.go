@@ -19,9 +19,10 @@ const (
 var (
 	ringsSplit  = offloads{name: "split", on: []int{bitIndirect, bitEventIdx, bitVersion1, bitMrgRxbuf}, off: []int{bitPacked}}
 	ringsPacked = offloads{name: "packed", properties: "packed=on", on: []int{bitPacked, bitIndirect, bitEventIdx, bitMrgRxbuf}}
-	// The longest chains that a driver makes, in a ring of their own kind each.
+	// The longest chains that a driver makes: 19 slots for each receive buffer,
+	// so that a ring of 256 has fewer than a datagram of 64 KiB has fragments.
 	ringsPackedDirect = offloads{
-		name: "packed, no tables, no merged buffers", properties: "packed=on,indirect_desc=off,mrg_rxbuf=off",
+		name: "packed, no tables, no merged buffers", properties: "packed=on,indirect_desc=off,mrg_rxbuf=off,rx_queue_size=1024",
 		on: []int{bitPacked, bitEventIdx}, off: []int{bitIndirect, bitMrgRxbuf},
 	}
 	ringsPackedFlags = offloads{
@@ -48,13 +49,16 @@ var (
 // NIC negotiates anew on the connection that the one before it had.
 func TestRings(t *testing.T) {
 	lab := startLab(t,
-		GuestConfig{Name: "a", QEMU: machine.QEMU, OwnQueue: true, Device: ringsSplit.properties},
-		GuestConfig{Name: "b", QEMU: machine.QEMU, Device: ringsSplit.properties})
+		GuestConfig{Name: "a", QEMU: machine.QEMU, OwnQueue: true, Device: ringsPacked.properties},
+		GuestConfig{Name: "b", QEMU: machine.QEMU, Device: ringsPacked.properties})
 	for _, pair := range [][2]offloads{
-		{ringsSplit, ringsSplit},
-		{ringsDirect, ringsFlags},
-		{ringsLegacyPlain, ringsPlain},
-		{ringsLegacy, ringsLegacyPlain},
+		{ringsPacked, ringsPacked},
+		{ringsPackedDirect, ringsSplit},
+		{ringsPackedFlags, ringsDirect},
+		{ringsPackedPlain, ringsFlags},
+		{ringsLegacyPlain, ringsPackedDirect},
+		{ringsLegacy, ringsPlain},
+		{ringsLegacyPlain, ringsLegacy},
 	} {
 		run(t, pair[0].name+" and "+pair[1].name, func(t *testing.T) { testRings(t, lab, pair) })
 	}

@@ -109,10 +109,10 @@ func drain(t *testing.T, f *vutest.FrontEnd) {
 // Everything that a front-end may change on running rings changes under load
 // in both directions (reference: live reconfiguration), and the frames go on.
 func TestLiveReconfiguration(t *testing.T) {
-	for _, k := range vutest.Kinds() {
-		t.Run(k.String(), func(t *testing.T) {
+	for _, v := range flavours() {
+		t.Run(v.name, func(t *testing.T) {
 			r := newRig(t, 2, netdev.Options{Name: "a", MAC: macA}, netdev.Options{Name: "b", MAC: macB})
-			a, b := r.connect("a", vutest.Options{Kind: k}), r.connect("b", vutest.Options{})
+			a, b := r.connect("a", v.options()), r.connect("b", vutest.Options{})
 			ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 			defer cancel()
 			there, back := runStream(t, a, b, macB, macA), runStream(t, b, a, macA, macB)

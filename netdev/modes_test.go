@@ -14,36 +14,40 @@ import (
 // guest never kicks. Whatever its mode, it is served.
 func TestModes(t *testing.T) {
 	for _, mode := range []worker.Mode{worker.Adaptive, worker.Poll, worker.Interrupt} {
-		t.Run(mode.String(), func(t *testing.T) {
-			r := newRig(t, 1, netdev.Options{Name: "a", Mode: mode}, netdev.Options{Name: "b", Mode: mode})
-			a, b := r.connect("a", vutest.Options{}), r.connect("b", vutest.Options{})
-			w := r.group.Workers()[0]
-			slept := w.Stats().Sleeps // before there were ports, too
-			for range 5 {
-				pingPong(t, a, b)
-				if mode == worker.Poll {
-					rounds := w.Stats().Rounds
-					r.waitFor("rounds of a polled port", func() bool { return w.Stats().Rounds > rounds+1000 })
-					continue
-				}
-				r.waitFor("the worker to sleep", func() bool { return w.Stats().Asleep })
-				before, kicks := w.Stats(), a.Kicks(1)
-				time.Sleep(20 * time.Millisecond) // in which nothing happens
-				if after := w.Stats(); after != before {
-					t.Errorf("an idle worker went from %+v to %+v", before, after)
-				}
-				exchange(t, a, b, 0, frame(macB, macA, 60, 1))
-				if n := a.Kicks(1) - kicks; n != 1 {
-					t.Errorf("one frame for a sleeping worker took %d kicks", n)
-				}
-			}
-			if s := w.Stats(); (s.Sleeps == slept) != (mode == worker.Poll) || s.Tasks != 2 {
-				t.Errorf("the worker slept %d times before, and is %+v", slept, s)
-			}
-			if mode == worker.Poll && a.Kicks(1)+b.Kicks(1) != 0 {
-				t.Errorf("ports that are polled were kicked %d times", a.Kicks(1)+b.Kicks(1))
-			}
-		})
+		for _, packed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v, packed %t", mode, packed), func(t *testing.T) { testMode(t, mode, flavour{kind: vutest.QEMU10, packed: packed}) })
+		}
+	}
+}
+
+func testMode(t *testing.T, mode worker.Mode, v flavour) {
+	r := newRig(t, 1, netdev.Options{Name: "a", Mode: mode}, netdev.Options{Name: "b", Mode: mode})
+	a, b := r.connect("a", v.options()), r.connect("b", v.options())
+	w := r.group.Workers()[0]
+	slept := w.Stats().Sleeps // before there were ports, too
+	for range 5 {
+		pingPong(t, a, b)
+		if mode == worker.Poll {
+			rounds := w.Stats().Rounds
+			r.waitFor("rounds of a polled port", func() bool { return w.Stats().Rounds > rounds+1000 })
+			continue
+		}
+		r.waitFor("the worker to sleep", func() bool { return w.Stats().Asleep })
+		before, kicks := w.Stats(), a.Kicks(1)
+		time.Sleep(20 * time.Millisecond) // in which nothing happens
+		if after := w.Stats(); after != before {
+			t.Errorf("an idle worker went from %+v to %+v", before, after)
+		}
+		exchange(t, a, b, 0, frame(macB, macA, 60, 1))
+		if n := a.Kicks(1) - kicks; n != 1 {
+			t.Errorf("one frame for a sleeping worker took %d kicks", n)
+		}
+	}
+	if s := w.Stats(); (s.Sleeps == slept) != (mode == worker.Poll) || s.Tasks != 2 {
+		t.Errorf("the worker slept %d times before, and is %+v", slept, s)
+	}
+	if mode == worker.Poll && a.Kicks(1)+b.Kicks(1) != 0 {
+		t.Errorf("ports that are polled were kicked %d times", a.Kicks(1)+b.Kicks(1))
 	}
 }
 
@@ -89,7 +93,7 @@ func TestOrderOfEachSender(t *testing.T) {
 	tr := &traffic{t: t}
 	for i, p := range ports[1:] {
 		tr.flows = append(tr.flows, &flowState{
-			id: byte(i), sender: r.connect(p.Name, vutest.Options{}), dst: macB, src: p.MAC, from: 1000, to: 80,
+			id: byte(i), sender: r.connect(p.Name, flavour{kind: vutest.QEMU10, packed: i%2 == 1}.options()), dst: macB, src: p.MAC, from: 1000, to: 80,
 		})
 	}
 	for _, w := range r.group.Workers() {

@@ -231,15 +231,21 @@ func (c *changer) change() error {
 // counted, each chain comes back, and afterwards nobody sleeps over anything.
 // With VHOSTNET_SOAK=1 it makes 100,000 changes.
 func TestV29_ChangesUnderTraffic(t *testing.T) {
+	both(t, testChanges)
+}
+
+func testChanges(t *testing.T, v flavour) {
 	const changes = 250 // between two looks at what became of the frames
-	rounds := 4
+	rounds := 2
 	if os.Getenv("VHOSTNET_SOAK") != "" {
-		rounds = 400
+		rounds = 200
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := newRig(t, 2, netdev.Options{Name: "a", MAC: macA, Pairs: 2}, netdev.Options{Name: "b", MAC: macB})
-	a, b := r.connect("a", vutest.Options{Pairs: 2}), r.connect("b", vutest.Options{})
+	o := v.options()
+	o.Pairs = 2
+	a, b := r.connect("a", o), r.connect("b", v.options())
 	tr := &traffic{t: t, flows: []*flowState{
 		{id: 0, sender: a, pair: 0, dst: macB, src: macA, from: 1000, to: 80},
 		{id: 1, sender: a, pair: 1, dst: macB, src: macA, from: 1001, to: 80},

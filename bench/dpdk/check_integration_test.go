@@ -17,10 +17,10 @@ import (
 func TestClosedLoop(t *testing.T) {
 	binary := buildVhostnet(t)
 	if os.Getenv("VHOSTNET_SOAK") == "" {
-		checkLoop(t, binary, "-pairwise", "-packed=off", "-seconds", "1")
+		checkLoop(t, binary, "-pairwise", "-seconds", "1")
 		return
 	}
-	checkLoop(t, binary, "-pairwise", "-packed=off", "-seconds", "5")
+	checkLoop(t, binary, "-pairwise", "-seconds", "5")
 	checkLoop(t, binary, "-seconds", "3", "-long", "60")
 }
 

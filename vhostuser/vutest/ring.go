@@ -27,7 +27,7 @@ type ring struct {
 	mem      *memory
 	drv      *vqtest.Driver
 	addr     vhostuser.VringAddr
-	base     uint32 // the answer to the last GET_VRING_BASE
+	base     uint32 // the answer to the last GET_VRING_BASE; at first where the ring begins
 
 	kick  *sys.Event
 	kicks atomic.Uint64
@@ -63,6 +63,9 @@ func newRing(index, size int, features virtio.Features, mem *memory) (*ring, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("vutest: ring %d: %w", index, err)
+	}
+	if features.Has(virtio.RingPacked) {
+		r.base = vqtest.WrapBit<<16 | vqtest.WrapBit
 	}
 	at := r.drv.Rings()
 	r.addr = vhostuser.VringAddr{

@@ -7,7 +7,6 @@ import (
 
 	"vhostnet/vhostuser"
 	"vhostnet/virtio"
-	"vhostnet/virtqueue/vqtest"
 )
 
 // QEMU has a vhost device per queue pair, all on one socket. It remembers the
@@ -69,11 +68,7 @@ var qemu72 = kind{
 // used ring says. A packed ring has no such index, so QEMU says again what it
 // knew last, however long ago.
 func qemuBase(f *FrontEnd, r *ring) uint32 {
-	packed := f.accepted.Has(virtio.RingPacked)
-	switch {
-	case packed && r.base == 0:
-		return vqtest.WrapBit<<16 | vqtest.WrapBit
-	case f.resumed && !packed:
+	if f.resumed && !f.accepted.Has(virtio.RingPacked) {
 		return uint32(r.drv.UsedIdx())
 	}
 	return r.base
