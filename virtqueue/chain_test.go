@@ -23,7 +23,7 @@ type rawDesc struct {
 	addr  uint64
 	len   uint32
 	flags uint16
-	next  uint16
+	next  uint16 // the id in a packed ring
 }
 
 // data is an address of guest memory that holds nothing else in these tests.
@@ -32,19 +32,18 @@ const data = vqtest.PairGPA + 2<<20
 // tableAt is where these tests put an indirect table.
 const tableAt = vqtest.PairGPA + 1<<20
 
-// offer writes descriptors from entry 0 of the ring's table on, and a table,
-// and publishes a chain that begins at entry 0.
+// offer writes a table, and publishes a chain of descriptors: from entry 0 of
+// the table of a split ring on, in the next slots of a packed one.
 func offer(p *vqtest.Pair, direct, table []rawDesc) {
 	d := p.Driver
-	for i, r := range direct {
-		d.SetDesc(uint16(i), r.addr, r.len, r.flags, r.next)
-	}
 	for i, r := range table {
 		d.SetTableDesc(tableAt, i, r.addr, r.len, r.flags, r.next)
 	}
-	idx := d.AvailIdx()
-	d.SetAvailEntry(idx, 0)
-	d.SetAvailIdx(idx + 1)
+	list := make([]vqtest.RawDesc, len(direct))
+	for i, r := range direct {
+		list[i] = vqtest.RawDesc{Addr: r.addr, Len: r.len, Flags: r.flags, Next: r.next}
+	}
+	d.PutRaw(list)
 }
 
 // line is n descriptors of one byte each, one behind the other.
@@ -60,127 +59,121 @@ func line(n int) []rawDesc {
 // toTable refers to the indirect table of n entries.
 func toTable(n int) rawDesc { return rawDesc{tableAt, uint32(16 * n), flagIndirect, 0} }
 
-// TestChains: what is good, and what it becomes.
-func TestChains(t *testing.T) {
-	const size = 8
-	for _, tc := range []struct {
-		name               string
-		direct, table      []rawDesc
-		readable, writable uint32
-		blocks             [2]int // readable, writable
+// entry runs the good and the bad chains of one entry of the catalogue on both
+// formats; "" are those that belong to none.
+func entry(t *testing.T, number string, bad bool) {
+	for _, f := range []struct {
+		name   string
+		packed virtio.Features
+		good   []goodChain
+		bad    []badChain
 	}{
-		{"V39 as long as the ring", line(size), nil, size, 0, [2]int{size, 0}},
-		{"V39 table as long as MaxChain", []rawDesc{toTable(32)}, line(32), 32, 0, [2]int{32, 0}},
-		{"V40 direct, then a table", []rawDesc{{data, 10, flagNext, 1}, toTable(2)}, []rawDesc{{data, 5, flagNext, 1}, {data, 7, flagWrite, 0}}, 15, 7, [2]int{2, 1}},
-		{"V40 ring full of descriptors, the last one a table", append(line(size)[:size-1], toTable(2)), line(2), size + 1, 0, [2]int{size + 1, 0}},
-		{"V40 WRITE at the table means nothing", []rawDesc{{tableAt, 16, flagIndirect | flagWrite, 0}}, []rawDesc{{data, 9, 0, 0}}, 9, 0, [2]int{1, 0}},
-		{"table in any order, with entries that are not used", []rawDesc{toTable(4)}, []rawDesc{{data, 1, flagNext, 3}, {1, 1, flagIndirect, 99}, {data, 4, flagWrite, 0}, {data, 2, flagNext, 2}}, 3, 4, [2]int{2, 1}},
-		{"unknown flags", []rawDesc{{data, 6, 0xfff8, 0}}, nil, 6, 0, [2]int{1, 0}},
-		{"unknown flags, writable", []rawDesc{{data, 6, 0xfff8 | flagWrite, 0}}, nil, 0, 6, [2]int{0, 1}},
-		{"V45 empty, address beyond everything", []rawDesc{{math.MaxUint64, 0, 0, 0}}, nil, 0, 0, [2]int{}},
-		{"V45 empty and writable", []rawDesc{{math.MaxUint64, 0, flagWrite, 0}}, nil, 0, 0, [2]int{}},
-		{"V45 empty in a table", []rawDesc{toTable(1)}, []rawDesc{{math.MaxUint64, 0, 0, 0}}, 0, 0, [2]int{}},
-		{"V67 empty ones between", []rawDesc{{data, 12, flagNext, 1}, {0, 0, flagNext, 2}, {data, 60, flagNext, 3}, {0, 0, flagNext | flagWrite, 4}, {data, 1, flagWrite, 0}}, nil, 72, 1, [2]int{2, 1}},
-		{"V43 header of single bytes", line(5), nil, 5, 0, [2]int{5, 0}},
-		{"four and four", []rawDesc{{data, 1, flagNext, 1}, {data, 1, flagNext, 2}, {data, 1, flagNext, 3}, {data, 1, flagNext, 4}, {data, 1, 3, 5}, {data, 1, 3, 6}, {data, 1, 3, 7}, {data, 1, 2, 0}}, nil, 4, 4, [2]int{4, 4}},
-		{"V47 all of the memory", []rawDesc{{vqtest.PairGPA, 4 << 20, flagWrite, 0}}, nil, 0, 4 << 20, [2]int{0, 1}},
+		{"split", 0, goodSplit, badSplit},
+		{"packed", virtio.RingPacked, goodPacked, badPacked},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			p := newPair(t, vqtest.Options{Size: size, MaxChain: 32, Features: virtio.IndirectDesc})
-			offer(p, tc.direct, tc.table)
-			got := popAll(t, p.Queue, 2)
-			if len(got) != 1 {
-				t.Fatalf("%d chains, want 1", len(got))
+		ran := 0
+		mine := func(name string) bool {
+			return name[0] != 'V' && number == "" || number != "" && strings.HasPrefix(name, number+" ")
+		}
+		run := func(name string, test func(t *testing.T, p *vqtest.Pair)) {
+			ran++
+			t.Run(f.name+", "+name, func(t *testing.T) {
+				test(t, newPair(t, vqtest.Options{Size: caseSize, MaxChain: caseChain, Features: f.packed | virtio.IndirectDesc}))
+			})
+		}
+		for _, c := range f.good {
+			if !bad && mine(c.name) {
+				run(c.name, func(t *testing.T, p *vqtest.Pair) { testGood(t, p, c) })
 			}
-			c := &got[0]
-			if c.Readable != tc.readable || c.Writable != tc.writable {
-				t.Errorf("%d bytes readable, %d writable; want %d, %d", c.Readable, c.Writable, tc.readable, tc.writable)
+		}
+		for _, c := range f.bad {
+			if bad && mine(c.name) {
+				run(c.name, func(t *testing.T, p *vqtest.Pair) { testBad(t, p, c) })
 			}
-			readable, writable := c.ReadableBlocks(), c.WritableBlocks()
-			if len(readable) != tc.blocks[0] || len(writable) != tc.blocks[1] {
-				t.Errorf("%d and %d Blocks, want %v", len(readable), len(writable), tc.blocks)
-			}
-			if blocksLen(readable) != uint64(c.Readable) || blocksLen(writable) != uint64(c.Writable) {
-				t.Errorf("the Blocks have %d and %d bytes", blocksLen(readable), blocksLen(writable))
-			}
-			pushAll(p.Queue, got)
-			if id, n := p.Driver.UsedEntry(0); id != 0 || n != tc.writable {
-				t.Errorf("used entry %d, %d bytes", id, n)
-			}
-		})
+		}
+		if ran == 0 && !(f.packed == 0 && number == "V59") && !(f.packed != 0 && number == "V38" && bad) {
+			t.Errorf("no %s case of %q", f.name, number)
+		}
 	}
 }
 
-// TestBrokenChains: what breaks the ring, and what it is told about.
-func TestBrokenChains(t *testing.T) {
-	const size, end = 8, vqtest.PairGPA + 4<<20
-	circle := func(n int) []rawDesc { // n descriptors, the last one leads back to the first
-		list := line(n)
-		list[n-1].flags = flagNext
-		list[n-1].next = 0
-		return list
+func TestV23_BuffersBeyondMemory(t *testing.T)  { entry(t, "V23", true) }
+func TestV37_Loops(t *testing.T)                { entry(t, "V37", true) }
+func TestV38_NextOutOfRange(t *testing.T)       { entry(t, "V38", true) }
+func TestV39_LongestChain(t *testing.T)         { entry(t, "V39", false) }
+func TestV39_LongerThanTheLongest(t *testing.T) { entry(t, "V39", true) }
+func TestV40_DirectAndIndirect(t *testing.T)    { entry(t, "V40", false) }
+func TestV40_IndirectWhereNot(t *testing.T)     { entry(t, "V40", true) }
+func TestV41_TableLength(t *testing.T)          { entry(t, "V41", true) }
+func TestV43_HeaderOfSingleBytes(t *testing.T)  { entry(t, "V43", false) }
+func TestV45_EmptyAndNowhere(t *testing.T)      { entry(t, "V45", false) }
+func TestV46_ErrorInAChain(t *testing.T)        { entry(t, "V46", true) }
+func TestV47_LargestBuffer(t *testing.T)        { entry(t, "V47", false) }
+func TestV47_LengthBeyondMemory(t *testing.T)   { entry(t, "V47", true) }
+func TestV48_AddressWraps(t *testing.T)         { entry(t, "V48", true) }
+func TestV49_Direction(t *testing.T)            { entry(t, "V49", true) }
+func TestV59_IndirectAndNext(t *testing.T)      { entry(t, "V59", true) }
+func TestV67_EmptyBuffers(t *testing.T)         { entry(t, "V67", false) }
+func TestChains(t *testing.T)                   { entry(t, "", false) }
+func TestBrokenChains(t *testing.T)             { entry(t, "", true) }
+
+func testGood(t *testing.T, p *vqtest.Pair, tc goodChain) {
+	offer(p, tc.direct, tc.table)
+	got := popAll(t, p.Queue, 2)
+	if len(got) != 1 {
+		t.Fatalf("%d chains, want 1", len(got))
 	}
-	empty := func(list []rawDesc) []rawDesc {
-		for i := range list {
-			list[i].len = 0
+	c := &got[0]
+	if c.Readable != tc.readable || c.Writable != tc.writable {
+		t.Errorf("%d bytes readable, %d writable; want %d, %d", c.Readable, c.Writable, tc.readable, tc.writable)
+	}
+	readable, writable := c.ReadableBlocks(), c.WritableBlocks()
+	if len(readable) != tc.blocks[0] || len(writable) != tc.blocks[1] {
+		t.Errorf("%d and %d Blocks, want %v", len(readable), len(writable), tc.blocks)
+	}
+	if blocksLen(readable) != uint64(c.Readable) || blocksLen(writable) != uint64(c.Writable) {
+		t.Errorf("the Blocks have %d and %d bytes", blocksLen(readable), blocksLen(writable))
+	}
+	pushAll(p.Queue, got)
+	wantUsed(t, p, tc.direct, tc.writable)
+}
+
+// wantUsed checks the first used entry of a ring: it names the chain, tells
+// what was written, and is where the driver looks for it.
+func wantUsed(t *testing.T, p *vqtest.Pair, direct []rawDesc, written uint32) {
+	t.Helper()
+	if !p.Queue.Features().Has(virtio.RingPacked) {
+		if id, n := p.Driver.UsedEntry(0); id != 0 || n != written {
+			t.Errorf("used entry %d, %d bytes", id, n)
 		}
-		return list
+		return
 	}
-	for _, tc := range []struct {
-		name          string
-		direct, table []rawDesc
-		reason        virtqueue.Reason
-		says          string
-	}{
-		{"V37 self loop", circle(1), nil, virtqueue.ReasonLoop, "more descriptors than its table of 8"},
-		{"V37 circle of two", circle(2), nil, virtqueue.ReasonLoop, "circle"},
-		{"V37 circle of all", circle(size), nil, virtqueue.ReasonLoop, "circle"},
-		{"V37 circle of empty descriptors", empty(circle(2)), nil, virtqueue.ReasonLoop, "circle"},
-		{"V37 circle in a table", []rawDesc{toTable(3)}, circle(3), virtqueue.ReasonLoop, "more descriptors than its table of 3"},
-		{"V37 empty self loop in a table", []rawDesc{toTable(32)}, empty(circle(1)), virtqueue.ReasonLoop, "circle"},
-		{"V38 next = size", []rawDesc{{data, 1, flagNext, size}}, nil, virtqueue.ReasonNext, "next 8 is not below the table's size, 8"},
-		{"V38 next = size + 1", []rawDesc{{data, 1, flagNext, size + 1}}, nil, virtqueue.ReasonNext, "next 9"},
-		{"V38 next = 65535", []rawDesc{{data, 1, flagNext, 0xffff}}, nil, virtqueue.ReasonNext, "next 65535"},
-		{"V38 next in a table beyond it, though inside the ring", []rawDesc{toTable(2)}, []rawDesc{{data, 1, flagNext, 2}}, virtqueue.ReasonNext, "next 2 is not below the table's size, 2"},
-		{"V39 table longer than MaxChain", []rawDesc{toTable(33)}, line(33), virtqueue.ReasonTable, "indirect table of 528 bytes; it must be a multiple of 16, from 16 to 512"},
-		{"V39 direct and table together longer than MaxChain", []rawDesc{{data, 1, flagNext, 1}, toTable(32)}, line(32), virtqueue.ReasonTooLong, "more than 32 descriptors"},
-		{"V40 INDIRECT and NEXT", []rawDesc{{tableAt, 16, flagIndirect | flagNext, 1}, {data, 1, 0, 0}}, line(1), virtqueue.ReasonIndirectNext, "has a next"},
-		{"V40 table in a table", []rawDesc{toTable(2)}, []rawDesc{{data, 1, flagNext, 1}, toTable(1)}, virtqueue.ReasonNested, "inside an indirect table"},
-		{"V40 table as the first entry of a table", []rawDesc{toTable(1)}, []rawDesc{toTable(1)}, virtqueue.ReasonNested, "inside an indirect table"},
-		{"V41 table of 0 bytes", []rawDesc{{tableAt, 0, flagIndirect, 0}}, line(1), virtqueue.ReasonTable, "table of 0 bytes"},
-		{"V41 table of 1 byte", []rawDesc{{tableAt, 1, flagIndirect, 0}}, line(1), virtqueue.ReasonTable, "table of 1 bytes"},
-		{"V41 table of 15 bytes", []rawDesc{{tableAt, 15, flagIndirect, 0}}, line(1), virtqueue.ReasonTable, "table of 15 bytes"},
-		{"V41 table of 17 bytes", []rawDesc{{tableAt, 17, flagIndirect, 0}}, line(1), virtqueue.ReasonTable, "table of 17 bytes"},
-		{"V41 table of 2^32-16 bytes", []rawDesc{{tableAt, math.MaxUint32 - 15, flagIndirect, 0}}, line(1), virtqueue.ReasonTable, "table of 4294967280 bytes"},
-		{"table beyond the memory", []rawDesc{{end, 16, flagIndirect, 0}}, nil, virtqueue.ReasonTableAddress, "table at address 0x100400000"},
-		{"table partly beyond the memory", []rawDesc{{end - 16, 32, flagIndirect, 0}}, nil, virtqueue.ReasonTableAddress, "32 bytes, is not inside"},
-		{"V23 buffer partly beyond the memory", []rawDesc{{end - 1, 2, 0, 0}}, nil, virtqueue.ReasonUnmapped, "buffer at address 0x1003fffff, 2 bytes"},
-		{"buffer before the memory", []rawDesc{{vqtest.PairGPA - 1, 2, 0, 0}}, nil, virtqueue.ReasonUnmapped, "not wholly inside"},
-		{"buffer nowhere, writable", []rawDesc{{0, 1, flagWrite, 0}}, nil, virtqueue.ReasonUnmapped, "address 0x0"},
-		{"V46 second buffer nowhere", []rawDesc{{data, 1, flagNext, 1}, {0, 1, 0, 0}}, nil, virtqueue.ReasonUnmapped, "address 0x0"},
-		{"V46 last buffer of a table nowhere", []rawDesc{toTable(6)}, append(line(6)[:5], rawDesc{0, 1, 0, 0}), virtqueue.ReasonUnmapped, "address 0x0"},
-		{"V47 length of 2^32-1", []rawDesc{{data, math.MaxUint32, 0, 0}}, nil, virtqueue.ReasonUnmapped, "4294967295 bytes"},
-		{"V48 address wraps", []rawDesc{{math.MaxUint64 - 7, 16, 0, 0}}, nil, virtqueue.ReasonUnmapped, "0xfffffffffffffff8, 16 bytes"},
-		{"V48 table's address wraps", []rawDesc{{math.MaxUint64 - 7, 16, flagIndirect, 0}}, nil, virtqueue.ReasonTableAddress, "0xfffffffffffffff8"},
-		{"V49 readable behind writable", []rawDesc{{data, 1, flagNext | flagWrite, 1}, {data, 1, 0, 0}}, nil, virtqueue.ReasonDirection, "follows a writable one"},
-		{"V49 empty readable behind writable", []rawDesc{{data, 1, flagNext | flagWrite, 1}, {data, 0, 0, 0}}, nil, virtqueue.ReasonDirection, "follows a writable one"},
-		{"V49 readable in a table behind writable", []rawDesc{{data, 1, flagNext | flagWrite, 1}, toTable(1)}, line(1), virtqueue.ReasonDirection, "follows a writable one"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			p := newPair(t, vqtest.Options{Size: size, MaxChain: 32, Features: virtio.IndirectDesc})
-			offer(p, tc.direct, tc.table)
-			wantBroken(t, p, tc.reason)
-			if text := p.Queue.Broken().Error(); !strings.Contains(text, tc.says) {
-				t.Errorf("message %q does not say %q", text, tc.says)
-			}
-		})
+	want := vqtest.RawDesc{Addr: direct[0].addr, Len: written, Flags: vqtest.FlagAvail | vqtest.FlagUsed, Next: direct[len(direct)-1].next}
+	if written > 0 {
+		want.Flags |= flagWrite
+	}
+	if got := p.Driver.Slot(0); got != want {
+		t.Errorf("slot 0 is %+v, want %+v", got, want)
+	}
+}
+
+func testBad(t *testing.T, p *vqtest.Pair, tc badChain) {
+	offer(p, tc.direct, tc.table)
+	wantBroken(t, p, tc.reason)
+	if text := p.Queue.Broken().Error(); !strings.Contains(text, tc.says) {
+		t.Errorf("message %q does not say %q", text, tc.says)
+	}
+	if n := p.Driver.Ready(); n != 0 {
+		t.Errorf("%d chains were returned", n)
 	}
 }
 
 func TestV40_UnnegotiatedIndirect(t *testing.T) {
-	p := newPair(t, vqtest.Options{Size: 8})
-	offer(p, []rawDesc{toTable(1)}, line(1))
-	wantBroken(t, p, virtqueue.ReasonUnnegotiated)
+	for _, f := range formats {
+		p := newPair(t, vqtest.Options{Size: 8, Features: f})
+		offer(p, []rawDesc{toTable(1)}, line(1))
+		wantBroken(t, p, virtqueue.ReasonUnnegotiated)
+	}
 }
 
 // TestV48_TotalLength: a chain of 2^32-1 bytes is the longest; buffers may
@@ -191,21 +184,27 @@ func TestV48_TotalLength(t *testing.T) {
 		last uint32 // behind 1023 pieces of 4 MiB
 		ok   bool
 	}{{piece - 1, true}, {piece, false}} {
-		p := newPair(t, vqtest.Options{Size: 1024})
-		list := make([]rawDesc, 1024)
-		for i := range list {
-			list[i] = rawDesc{vqtest.PairGPA, piece, flagNext, uint16(i + 1)}
+		for name, f := range formats {
+			t.Run(fmt.Sprint(name, ", last one of ", tc.last), func(t *testing.T) { testTotal(t, f, piece, tc.last, tc.ok) })
 		}
-		list[1023] = rawDesc{vqtest.PairGPA, tc.last, 0, 0}
-		offer(p, list, nil)
-		if !tc.ok {
-			wantBroken(t, p, virtqueue.ReasonTotal)
-			continue
-		}
-		got := popAll(t, p.Queue, 1)
-		if len(got) != 1 || got[0].Readable != math.MaxUint32 || blocksLen(got[0].ReadableBlocks()) != math.MaxUint32 {
-			t.Errorf("chain of 2^32-1 bytes: %d chains", len(got))
-		}
+	}
+}
+
+func testTotal(t *testing.T, f virtio.Features, piece, last uint32, ok bool) {
+	p := newPair(t, vqtest.Options{Size: 1024, Features: f})
+	list := make([]rawDesc, 1024)
+	for i := range list {
+		list[i] = rawDesc{vqtest.PairGPA, piece, flagNext, uint16(i + 1)}
+	}
+	list[1023] = rawDesc{vqtest.PairGPA, last, 0, 0}
+	offer(p, list, nil)
+	if !ok {
+		wantBroken(t, p, virtqueue.ReasonTotal)
+		return
+	}
+	got := popAll(t, p.Queue, 1)
+	if len(got) != 1 || got[0].Readable != math.MaxUint32 || blocksLen(got[0].ReadableBlocks()) != math.MaxUint32 {
+		t.Errorf("chain of 2^32-1 bytes: %d chains", len(got))
 	}
 }
 
@@ -215,21 +214,23 @@ func TestV46_ErrorAtEveryPosition(t *testing.T) {
 	const n = 7
 	for bad := range n {
 		for _, indirect := range []bool{false, true} {
-			t.Run(fmt.Sprintf("descriptor %d, indirect %v", bad, indirect), func(t *testing.T) {
-				p := newPair(t, vqtest.Options{Size: 8, Features: virtio.IndirectDesc})
-				list := line(n)
-				list[bad].addr = vqtest.PairGPA - 1
-				list[bad].len = 2
-				if indirect {
-					offer(p, []rawDesc{toTable(n)}, list)
-				} else {
-					offer(p, list, nil)
-				}
-				wantBroken(t, p, virtqueue.ReasonUnmapped)
-				if p.Driver.UsedIdx() != 0 {
-					t.Error("something was returned")
-				}
-			})
+			for name, f := range formats {
+				t.Run(fmt.Sprintf("%s, descriptor %d, indirect %v", name, bad, indirect), func(t *testing.T) {
+					p := newPair(t, vqtest.Options{Size: 8, Features: f | virtio.IndirectDesc})
+					list := line(n)
+					list[bad].addr = vqtest.PairGPA - 1
+					list[bad].len = 2
+					if indirect {
+						offer(p, []rawDesc{toTable(n)}, list)
+					} else {
+						offer(p, list, nil)
+					}
+					wantBroken(t, p, virtqueue.ReasonUnmapped)
+					if p.Driver.Ready() != 0 {
+						t.Error("something was returned")
+					}
+				})
+			}
 		}
 	}
 }
@@ -238,7 +239,13 @@ func TestV46_ErrorAtEveryPosition(t *testing.T) {
 // next become several Blocks with the right bytes; more of them than a chain
 // can have break the ring.
 func TestV23_NeighbouringRegions(t *testing.T) {
-	p := newPair(t, vqtest.Options{Size: 8, Memory: 64 * page, Regions: 4, Features: virtio.IndirectDesc})
+	for name, f := range formats {
+		t.Run(name, func(t *testing.T) { testNeighbours(t, f) })
+	}
+}
+
+func testNeighbours(t *testing.T, f virtio.Features) {
+	p := newPair(t, vqtest.Options{Size: 8, Memory: 64 * page, Regions: 4, Features: f | virtio.IndirectDesc})
 	boundary := uint64(vqtest.PairGPA + 32*page)
 	p.Driver.At(boundary-3, 6).CopyFrom([]byte("abcdef"), 0)
 	p.Driver.At(boundary+16*page-2, 4).CopyFrom([]byte("wxyz"), 0)
@@ -289,8 +296,14 @@ func TestTooManyPieces(t *testing.T) {
 // the others when some were returned; the longest possible one fits whenever
 // none is taken.
 func TestArena(t *testing.T) {
+	for name, f := range formats {
+		t.Run(name, func(t *testing.T) { testArena(t, f) })
+	}
+}
+
+func testArena(t *testing.T, f virtio.Features) {
 	const long = 20
-	p := newPair(t, vqtest.Options{Size: 64, MaxChain: 64, Features: virtio.IndirectDesc})
+	p := newPair(t, vqtest.Options{Size: 64, MaxChain: 64, Features: f | virtio.IndirectDesc})
 	for range 40 {
 		out := make([][]byte, long)
 		for j := range out {

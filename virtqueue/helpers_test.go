@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"vhostnet/sharedmem"
+	"vhostnet/virtio"
 	"vhostnet/virtqueue"
 	"vhostnet/virtqueue/vqtest"
 )
@@ -20,6 +21,9 @@ func newPair(tb testing.TB, o vqtest.Options) *vqtest.Pair {
 	tb.Cleanup(p.Close)
 	return p
 }
+
+// formats are the two kinds of rings, by what asks for them.
+var formats = map[string]virtio.Features{"split": 0, "packed": virtio.RingPacked}
 
 // add puts a request into the ring, without publishing it.
 func add(tb testing.TB, p *vqtest.Pair, r vqtest.Request) uint16 {

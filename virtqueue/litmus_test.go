@@ -92,7 +92,7 @@ func (l lines) touch(n int) {
 // TestV75_ArmAgainstPublish: a device that arms while a driver publishes sees
 // the chain, or is kicked for it.
 func TestV75_ArmAgainstPublish(t *testing.T) {
-	for _, v := range variants(4) {
+	for _, v := range allVariants(4) {
 		t.Run(v.name, func(t *testing.T) {
 			p := newPair(t, v.opts)
 			chains, used := make([]virtqueue.Chain, 4), make([]virtqueue.Used, 4)
@@ -135,7 +135,7 @@ func TestV75_ArmAgainstPublish(t *testing.T) {
 // TestV75_PushAgainstWantCalls: a driver that asks for calls while a device
 // publishes sees the chain, or is called for it.
 func TestV75_PushAgainstWantCalls(t *testing.T) {
-	for _, v := range variants(4) {
+	for _, v := range allVariants(4) {
 		t.Run(v.name, func(t *testing.T) {
 			p := newPair(t, v.opts)
 			chains, used := make([]virtqueue.Chain, 4), make([]virtqueue.Used, 4)

@@ -18,11 +18,17 @@ import (
 // the chain says, inside of the guest. The memory is mapped, so the race
 // detector has no part in it.
 func TestV42_Mutator(t *testing.T) {
+	for name, f := range formats {
+		t.Run(name, func(t *testing.T) { testMutator(t, f) })
+	}
+}
+
+func testMutator(t *testing.T, f virtio.Features) {
 	const size = 8
-	p := newPair(t, vqtest.Options{Size: size, MaxChain: 16, Memory: 64 * page, Regions: 4, Features: virtio.IndirectDesc})
+	p := newPair(t, vqtest.Options{Size: size, MaxChain: 16, Memory: 64 * page, Regions: 4, Features: f | virtio.IndirectDesc})
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() { mutate(p.Driver, stop) })
+	wg.Go(func() { mutate(p.Driver, f != 0, stop) })
 	defer wg.Wait()
 	defer close(stop)
 
@@ -36,7 +42,8 @@ func TestV42_Mutator(t *testing.T) {
 		}
 		if err != nil {
 			broken++
-			if err := p.Restart(nil); err != nil {
+			state := p.Queue.Suspend() // in a packed ring nothing else tells where it stands
+			if err := p.Restart(&state); err != nil {
 				t.Fatal(err)
 			}
 			continue
@@ -74,7 +81,7 @@ func checkChain(t *testing.T, c *virtqueue.Chain) {
 
 // mutate writes what may be right, and now and then what is wrong, into every
 // word of the ring and of an indirect table.
-func mutate(d *vqtest.Driver, stop chan struct{}) {
+func mutate(d *vqtest.Driver, packed bool, stop chan struct{}) {
 	r := rand.New(rand.NewPCG(1, 2))
 	const table = vqtest.PairGPA + 8*page
 	for {
@@ -102,13 +109,22 @@ func mutate(d *vqtest.Driver, stop chan struct{}) {
 			flags |= flagWrite
 		case 4:
 			addr, length, flags = table, uint32(16*r.IntN(18)), flagIndirect
-		case 5:
-			d.SetAvailIdx(uint16(r.Uint32()))
-		case 6:
-			d.SetAvailEntry(i, uint16(r.IntN(10)))
 		default:
-			d.SetAvailEntry(i, uint16(r.IntN(8)))
-			d.SetAvailIdx(d.UsedIdx() + uint16(r.IntN(4)))
+			if packed {
+				break
+			}
+			switch r.IntN(60) {
+			case 0:
+				d.SetAvailIdx(uint16(r.Uint32()))
+			case 1:
+				d.SetAvailEntry(i, uint16(r.IntN(10)))
+			default:
+				d.SetAvailEntry(i, uint16(r.IntN(8)))
+				d.SetAvailIdx(d.UsedIdx() + uint16(r.IntN(4)))
+			}
+		}
+		if packed { // of this lap or of the other one: the device finds those that are its own
+			flags |= [2]uint16{vqtest.FlagAvail, vqtest.FlagUsed}[r.IntN(2)]
 		}
 		if r.IntN(2) == 0 {
 			d.SetDesc(i, addr, length, flags, next)

@@ -205,6 +205,46 @@ func TestV36_AvailIndexAhead(t *testing.T) {
 	}
 }
 
+// TestV36_SlotsBeforeTheyAreGivenBack: a packed ring has no index that could
+// run ahead. Its driver can make slots available again that the device has not
+// given back; more than the ring has are never taken, and no slot twice.
+func TestV36_SlotsBeforeTheyAreGivenBack(t *testing.T) {
+	for _, size := range []int{1, 2, 3, 16, 17} {
+		for start := range uint16(2 * size) {
+			for taken := range size + 1 {
+				p := newPair(t, vqtest.Options{Size: size, Start: start, Features: virtio.RingPacked})
+				for i := range size {
+					p.Driver.PutRaw([]vqtest.RawDesc{{Addr: data, Len: 8, Next: uint16(i)}})
+				}
+				if taken > 0 {
+					popAll(t, p.Queue, taken)
+				}
+				avail, _ := p.Driver.Positions()
+				for i := range size { // the lap again, as if all had come back
+					p.Driver.PutRaw([]vqtest.RawDesc{{Addr: data, Len: 8, Next: uint16(100 + i)}})
+				}
+				if again, _ := p.Driver.Positions(); again == avail {
+					t.Fatal("the driver did not go on")
+				}
+				chains := make([]virtqueue.Chain, 2*size+1)
+				n, err := p.Queue.Pop(chains)
+				if taken+n > size {
+					t.Fatalf("%d slots, %d taken: %d more", size, taken, n)
+				}
+				for i := range n {
+					if chains[i].Head < 100 && int(chains[i].Head) < taken {
+						t.Fatalf("%d slots, %d taken: chain %d came twice", size, taken, chains[i].Head)
+					}
+				}
+				if taken == size && err == nil {
+					t.Fatalf("%d slots, all taken: a slot that is available again went unnoticed", size)
+				}
+				p.Close()
+			}
+		}
+	}
+}
+
 // TestV60_StaleUsedIndex: a ring whose used.idx is ahead of avail.idx, as one
 // of an earlier life of the driver, is broken and not served backwards.
 func TestV60_StaleUsedIndex(t *testing.T) {
@@ -257,24 +297,27 @@ func TestV50_PushOutOfOrder(t *testing.T) {
 		{"too many", []virtqueue.Used{{Head: 0}, {Head: 1}, {Head: 2}, {Head: 3}}},
 		{"no such chain", []virtqueue.Used{{Head: 9999}}},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			p := newPair(t, vqtest.Options{Size: 16})
-			for range 6 {
-				add(t, p, vqtest.Request{In: []int{8}})
-			}
-			p.Driver.Publish()
-			popAll(t, p.Queue, 3)
-			if p.Queue.Push(tc.used) {
-				t.Error("Push asks for a call")
-			}
-			wantBroken(t, p, virtqueue.ReasonPush)
-			if idx := p.Driver.UsedIdx(); idx != 0 {
-				t.Errorf("used.idx = %d, want nothing published", idx)
-			}
-			if s := p.Queue.Suspend(); s != (virtqueue.State{}) {
-				t.Errorf("Suspend = %+v, want the start", s)
-			}
-		})
+		for name, f := range formats {
+			t.Run(name+", "+tc.name, func(t *testing.T) {
+				p := newPair(t, vqtest.Options{Size: 16, Features: f})
+				for range 6 {
+					add(t, p, vqtest.Request{In: []int{8}})
+				}
+				p.Driver.Publish()
+				start := p.Driver.UsedIdx()
+				popAll(t, p.Queue, 3)
+				if p.Queue.Push(tc.used) {
+					t.Error("Push asks for a call")
+				}
+				wantBroken(t, p, virtqueue.ReasonPush)
+				if idx := p.Driver.UsedIdx(); idx != start || p.Driver.Ready() != 0 {
+					t.Errorf("the used ring is at %#x, want nothing published", idx)
+				}
+				if s := p.Queue.Suspend(); s != (virtqueue.State{Avail: start, Used: start, Packed: f != 0}) {
+					t.Errorf("Suspend = %+v, want the start", s)
+				}
+			})
+		}
 	}
 }
 

@@ -23,6 +23,12 @@ func TestV54_FourLaps(t *testing.T) {
 		{256, virtio.EventIdx},
 		{1024, virtio.InOrder},
 		{32768, virtio.EventIdx},
+		{1, virtio.RingPacked},
+		{3, virtio.RingPacked | virtio.EventIdx | virtio.InOrder},
+		{7, virtio.RingPacked},
+		{1000, virtio.RingPacked | virtio.EventIdx},
+		{32767, virtio.RingPacked},
+		{32768, virtio.RingPacked | virtio.EventIdx},
 	} {
 		t.Run(fmt.Sprintf("%d entries, %s", tc.size, tc.features), func(t *testing.T) {
 			p := newPair(t, vqtest.Options{Size: tc.size, Features: tc.features, Memory: 16 << 20, Start: 65500})
@@ -104,6 +110,48 @@ func TestV60_SuspendAtEveryPosition(t *testing.T) {
 				done, err := p.Driver.Collect()
 				if len(done) != push || err != nil {
 					t.Fatalf("round %d: the driver has %d chains back, %v, want %d", i, len(done), err, push)
+				}
+			}
+		})
+	}
+}
+
+// TestV60_SuspendPacked does the same to packed rings, at every slot of both
+// laps, with chains of one slot and of several.
+func TestV60_SuspendPacked(t *testing.T) {
+	for _, size := range []int{1, 2, 7, 8} {
+		t.Run(fmt.Sprintf("%d slots", size), func(t *testing.T) {
+			p := newPair(t, vqtest.Options{Size: size, MaxChain: size, Features: virtio.RingPacked | virtio.EventIdx})
+			served := uint16(vqtest.WrapBit) // an oracle of the position
+			var want []uint16                // heads, in the order in which they must come back
+			for i := range 3000 {
+				for n := 1 + i%3; p.Driver.Available() > 0; {
+					n = min(n, p.Driver.Available())
+					want = append(want, add(t, p, vqtest.Request{In: make([]int, n)}))
+				}
+				p.Driver.Publish()
+				chains := popAll(t, p.Queue, 1+i%size)
+				push := i % (len(chains) + 1) // of those taken, some are returned
+				pushAll(p.Queue, chains[:push])
+				state := p.Queue.Suspend()
+				if served = p.Driver.UsedIdx(); state != (virtqueue.State{Avail: served, Used: served, Packed: true}) || state.Base() != uint32(served)<<16|uint32(served) {
+					t.Fatalf("round %d: %+v, base %#x, the ring is at %#x", i, state, state.Base(), served)
+				}
+				if err := p.Restart(&state); err != nil {
+					t.Fatal(err)
+				}
+				done, err := p.Driver.Collect()
+				if len(done) != push || err != nil {
+					t.Fatalf("round %d: the driver has %d chains back, %v, want %d", i, len(done), err, push)
+				}
+				for _, c := range done {
+					if c.Head != want[0] {
+						t.Fatalf("round %d: chain %d came back, want %d", i, c.Head, want[0])
+					}
+					want = want[1:]
+				}
+				if _, used := p.Driver.Positions(); used != served {
+					t.Fatalf("round %d: the driver is at %#x, the device at %#x", i, used, served)
 				}
 			}
 		})

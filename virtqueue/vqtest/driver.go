@@ -2,6 +2,7 @@ package vqtest
 
 import (
 	"fmt"
+	"math/bits"
 
 	"vhostnet/sharedmem"
 	"vhostnet/virtio"
@@ -21,7 +22,7 @@ type Driver struct {
 	memory memory
 
 	inOrder bool
-	order   []uint16       // with IN_ORDER: heads as they were posted, from first up, a circle
+	order   []uint16       // with IN_ORDER: heads as they were posted, from first up, a circle of a power of two
 	first   uint16         // in order, of the oldest chain that is not reaped
 	behind  uint16         // in order, behind the newest
 	batch   int            // chains of the last used entry that are not reaped yet
@@ -64,7 +65,7 @@ func NewDriver(c Config) (*Driver, error) {
 		inOrder: c.Features.Has(virtio.InOrder),
 	}
 	if d.inOrder {
-		d.order = make([]uint16, c.Size)
+		d.order = make([]uint16, 1<<bits.Len(uint(c.Size-1)))
 	}
 	c.Mem.CopyFrom(make([]byte, c.Bytes()), 0)
 	if c.Features.Has(virtio.RingPacked) {

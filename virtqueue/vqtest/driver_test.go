@@ -52,6 +52,9 @@ func echo(t *testing.T, q *virtqueue.Queue) (served int) {
 	return n
 }
 
+// formats are the two kinds of rings, by what asks for them.
+var formats = map[string]virtio.Features{"split": 0, "packed": virtio.RingPacked}
+
 // TestShapes: whatever the split of a request into descriptors, the device
 // reads the same bytes and its answer comes back.
 func TestShapes(t *testing.T) {
@@ -62,44 +65,56 @@ func TestShapes(t *testing.T) {
 		{text[:3], {}, text[3:9], text[9:]},
 		{text[:1], text[1:2], text[2:3], text[3:4], text[4:5], text[5:]},
 	}
-	for _, out := range splits {
-		for _, in := range [][]int{nil, {100}, {3, 4}, {0, 1, 1, 1, 50}} {
-			for _, how := range []vqtest.Request{{}, {Indirect: true}, {Indirect: true, Direct: 1}, {Indirect: true, Direct: 99}} {
-				t.Run(fmt.Sprintf("%d out, in %v, indirect %v behind %d", len(out), in, how.Indirect, how.Direct), func(t *testing.T) {
-					p := newPair(t, vqtest.Options{Size: 16, Features: virtio.IndirectDesc})
-					room := 0
-					for _, n := range in {
-						room += n
-					}
+	for name, format := range formats {
+		for _, out := range splits {
+			for _, in := range [][]int{nil, {100}, {3, 4}, {0, 1, 1, 1, 50}} {
+				for _, how := range []vqtest.Request{{}, {Indirect: true}, {Indirect: true, Direct: 1}, {Indirect: true, Direct: 99}} {
 					how.Out, how.In = out, in
-					head, err := p.Driver.Add(how)
-					if err != nil {
-						t.Fatal(err)
-					}
-					p.Driver.Publish()
-					if n := echo(t, p.Queue); n != 1 {
-						t.Fatalf("the device saw %d chains", n)
-					}
-					done, err := p.Driver.Collect()
-					if err != nil {
-						t.Fatal(err)
-					}
-					want := text[:min(len(text), room)]
-					if diff := cmp.Diff([]vqtest.Completion{{Head: head, Len: uint32(len(want)), Data: want}}, done); diff != "" {
-						t.Errorf("completions (-want +got):\n%s", diff)
-					}
-					if p.Driver.Available() != 16 {
-						t.Errorf("%d descriptors are free, want all 16", p.Driver.Available())
-					}
-				})
+					t.Run(fmt.Sprintf("%s, %d out, in %v, indirect %v behind %d", name, len(out), in, how.Indirect, how.Direct), func(t *testing.T) {
+						testShape(t, format, how, text)
+					})
+				}
 			}
 		}
 	}
 }
 
+func testShape(t *testing.T, format virtio.Features, how vqtest.Request, text []byte) {
+	p := newPair(t, vqtest.Options{Size: 16, Features: format | virtio.IndirectDesc})
+	room := 0
+	for _, n := range how.In {
+		room += n
+	}
+	head, err := p.Driver.Add(how)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Driver.Publish()
+	if n := echo(t, p.Queue); n != 1 {
+		t.Fatalf("the device saw %d chains", n)
+	}
+	done, err := p.Driver.Collect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := text[:min(len(text), room)]
+	if diff := cmp.Diff([]vqtest.Completion{{Head: head, Len: uint32(len(want)), Data: want}}, done); diff != "" {
+		t.Errorf("completions (-want +got):\n%s", diff)
+	}
+	if p.Driver.Available() != 16 {
+		t.Errorf("%d descriptors are free, want all 16", p.Driver.Available())
+	}
+}
+
 // TestFull: what does not fit is refused whole, and fits later.
 func TestFull(t *testing.T) {
-	p := newPair(t, vqtest.Options{Size: 4, Memory: 16 << 10, Features: virtio.IndirectDesc})
+	for name, format := range formats {
+		t.Run(name, func(t *testing.T) { testFull(t, format) })
+	}
+}
+
+func testFull(t *testing.T, format virtio.Features) {
+	p := newPair(t, vqtest.Options{Size: 4, Memory: 16 << 10, Features: format | virtio.IndirectDesc})
 	d := p.Driver
 	if _, err := d.Add(vqtest.Request{In: []int{8, 8, 8}}); err != nil {
 		t.Fatal(err)
@@ -113,7 +128,7 @@ func TestFull(t *testing.T) {
 	if _, err := d.Add(vqtest.Request{In: []int{8, 1 << 20}, Indirect: true}); err == nil || !strings.Contains(err.Error(), "guest memory") {
 		t.Fatalf("Add without memory: %v", err)
 	}
-	if d.Available() != 1 || d.AvailIdx() != 1 {
+	if d.Available() != 1 || d.AvailIdx()&3 != uint16(map[bool]int{false: 1, true: 3}[format != 0]) {
 		t.Errorf("%d descriptors free, index %d, after refusals", d.Available(), d.AvailIdx())
 	}
 	for range 10_000 { // memory and descriptors are used again
@@ -130,7 +145,13 @@ func TestFull(t *testing.T) {
 
 // TestPost: a chain goes round with its buffers, without being added again.
 func TestPost(t *testing.T) {
-	p := newPair(t, vqtest.Options{Size: 4})
+	for name, format := range formats {
+		t.Run(name, func(t *testing.T) { testPost(t, format) })
+	}
+}
+
+func testPost(t *testing.T, format virtio.Features) {
+	p := newPair(t, vqtest.Options{Size: 4, Features: format})
 	head, err := p.Driver.Add(vqtest.Request{Out: [][]byte{[]byte("again")}, In: []int{8}})
 	if err != nil {
 		t.Fatal(err)

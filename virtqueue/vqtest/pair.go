@@ -140,7 +140,9 @@ func (p *Pair) Config() (virtqueue.Config, error) {
 }
 
 // Restart replaces the Queue by a new one on the same ring: one that goes on
-// from resume, or, when that is nil, one that finds its place in memory.
+// from resume, or, when that is nil, one that finds its place in memory. In a
+// packed ring nothing there tells it, so that it is told where the driver finds
+// that the last one stood.
 func (p *Pair) Restart(resume *virtqueue.State) error {
 	if p.Queue != nil {
 		p.Queue.Close()
@@ -148,6 +150,10 @@ func (p *Pair) Restart(resume *virtqueue.State) error {
 	c, err := p.Config()
 	if err != nil {
 		return err
+	}
+	if resume == nil && p.opts.Features.Has(virtio.RingPacked) {
+		pos := p.Driver.UsedIdx()
+		resume = &virtqueue.State{Avail: pos, Used: pos, Packed: true}
 	}
 	c.Resume = resume
 	return sharedmem.Guard(func() error {
