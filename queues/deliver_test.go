@@ -8,6 +8,7 @@ import (
 	"vhostnet/metrics"
 	"vhostnet/nbl"
 	"vhostnet/virtio"
+	"vhostnet/virtqueue"
 	"vhostnet/virtqueue/vqtest"
 )
 
@@ -118,8 +119,8 @@ func TestV44_RuntBuffers(t *testing.T) {
 				}
 				v.expect()
 				v.counted(0, map[metrics.Reason]int{metrics.ReasonBuffersSmall: 1})
-				if ready, err := v.Queue.Ready(); ready != size || err != nil {
-					t.Errorf("buffers of %d, frame of %d: %d buffers are left, %v", runt, length, ready, err)
+				if left, err := v.Queue.Pop(make([]virtqueue.Chain, size)); left != size || err != nil {
+					t.Errorf("buffers of %d, frame of %d: %d buffers are left, %v", runt, length, left, err)
 				}
 			}
 		}

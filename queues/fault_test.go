@@ -72,7 +72,7 @@ func TestV32_ReceiverFaults(t *testing.T) {
 			s.complete(len(lists))
 
 			state, _ := v.nic.StopRx(0)
-			if state != (virtqueue.State{}) {
+			if state != at(0) {
 				t.Errorf("the ring stands at %v", state)
 			}
 			truncate(v.opts.Memory)
@@ -184,7 +184,7 @@ func TestV32_SenderFaults(t *testing.T) {
 			} {
 				accepted := -1
 				wantFault(t, r.tryDeliver(v.nic, batch, &accepted), evil.Mem)
-				if accepted != -1 || v.Driver.UsedIdx() != 0 || v.Queue.Broken() != nil {
+				if accepted != -1 || v.Driver.UsedIdx() != at(0).Used || v.Queue.Broken() != nil {
 					t.Fatalf("accepted %d, used.idx %d, broken %v", accepted, v.Driver.UsedIdx(), v.Queue.Broken())
 				}
 			}

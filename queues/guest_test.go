@@ -84,9 +84,13 @@ func (r *rig) newReceiver(o vqtest.Options) *receiver {
 	return r.attach(r.newNIC("web", 1), 0, o)
 }
 
-// attach starts and enables a pair of a NIC.
+// attach starts and enables a pair of a NIC. Drivers of today get the rings of
+// the rig's format.
 func (r *rig) attach(n *NIC, pair int, o vqtest.Options) *receiver {
 	r.t.Helper()
+	if o.Features.Has(virtio.Version1) {
+		o.Features |= ringFormat
+	}
 	if o.Size == 0 {
 		o.Size = 256
 	}

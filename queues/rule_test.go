@@ -149,7 +149,7 @@ func TestRingNotReady(t *testing.T) {
 	v.nic.EnableRx(0, false)
 	try("disabled", metrics.ReasonDisabled)
 	state, ok := v.nic.StopRx(0)
-	if !ok || state != (virtqueue.State{}) {
+	if !ok || state != at(0) {
 		t.Errorf("stopped at %v, %v", state, ok)
 	}
 	try("stopped", metrics.ReasonStopped)
@@ -165,7 +165,7 @@ func TestRingNotReady(t *testing.T) {
 
 	// Replaced, it goes on where the former ring stood.
 	must(t, v.nic.ReplaceRx(0, func(s virtqueue.State) (*virtqueue.Queue, error) {
-		if s.Avail != 2 || s.Used != 2 {
+		if s != at(2) {
 			t.Errorf("the ring stands at %v", s)
 		}
 		return v.remake(s)
@@ -181,7 +181,7 @@ func TestRingNotReady(t *testing.T) {
 	if err := v.nic.ReplaceRx(0, nil); err == nil || !strings.Contains(err.Error(), "has no ring") {
 		t.Errorf("replacing nothing: %v", err)
 	}
-	v.restart(virtqueue.State{Avail: 4, Used: 4}, Attributes{Features: plainRx})
+	v.restart(at(4), Attributes{Features: plainRx})
 	must(t, v.nic.ReplaceRx(0, func(virtqueue.State) (*virtqueue.Queue, error) { return nil, nil }))
 	try("parked", metrics.ReasonStopped)
 	v.expect()
@@ -228,7 +228,7 @@ func TestV49_ReadableReceiveBuffer(t *testing.T) {
 			t.Error("the ring is not broken, or its err descriptor was not signalled once")
 		}
 		state, ok := v.nic.StopRx(0)
-		if !ok || state != (virtqueue.State{}) || v.nic.RxBroken(0) {
+		if !ok || state != at(0) || v.nic.RxBroken(0) {
 			t.Errorf("stopped at %v, %v, broken %v", state, ok, v.nic.RxBroken(0))
 		}
 		r.onEvent = nil
@@ -242,8 +242,7 @@ func TestBrokenRing(t *testing.T) {
 	v := r.newReceiver(vqtest.Options{Features: plainRx})
 	id := r.allocate(v.nic)
 	r.told()
-	v.post(2000)
-	v.Driver.SetAvailIdx(300) // of 256
+	v.Driver.PutRaw([]vqtest.RawDesc{{Addr: 1 << 60, Len: 64, Flags: vqtest.FlagWrite}}) // nobody's memory
 	for range 2 {
 		if n := r.deliver(v.nic, s.send(plain(60)...)); n != 1 {
 			t.Fatalf("accepted %d", n)
