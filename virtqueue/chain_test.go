@@ -91,7 +91,11 @@ func entry(t *testing.T, number string, bad bool) {
 				run(c.name, func(t *testing.T, p *vqtest.Pair) { testBad(t, p, c) })
 			}
 		}
-		if ran == 0 && !(f.packed == 0 && number == "V59") && !(f.packed != 0 && number == "V38" && bad) {
+		switch {
+		case ran > 0:
+		case number == "V59" && f.packed == 0: // INDIRECT and NEXT are V40 there
+		case number == "V38" && f.packed != 0 && bad: // no descriptor of it names another one
+		default:
 			t.Errorf("no %s case of %q", f.name, number)
 		}
 	}
