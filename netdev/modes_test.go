@@ -10,9 +10,9 @@ import (
 	"vhostnet/worker"
 )
 
-// A port that nobody uses costs nothing, unless it is to be polled; then its
-// guest never kicks. Whatever its mode, it is served.
-func TestModes(t *testing.T) {
+// A port that nobody uses costs nothing (V77), unless it is to be polled; then
+// its guest never kicks. Whatever its mode, it is served.
+func TestV77_Modes(t *testing.T) {
 	for _, mode := range []worker.Mode{worker.Adaptive, worker.Poll, worker.Interrupt} {
 		for _, packed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%v, packed %t", mode, packed), func(t *testing.T) { testMode(t, mode, flavour{kind: vutest.QEMU10, packed: packed}) })

@@ -140,6 +140,41 @@ func TestPathDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// A visit carries as many frames as it was told, however many there are and
+// however fast a guest gives new ones.
+func TestV74_VisitIsBounded(t *testing.T) {
+	for name, f := range pathRings {
+		p := newPath(t, pathFeatures|f, 64, 2048)
+		for more := 0; more < 100; more++ { // the ring is full of frames
+			head, err := p.from.Driver.Add(vqtest.Request{Out: [][]byte{make([]byte, 76)}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.heads = append(p.heads, head)
+		}
+		p.from.Driver.Publish()
+		err := sharedmem.Guard(func() error {
+			for _, budget := range []int{1, 3, visitChains} {
+				if !p.tx.Poll(p.c, budget) {
+					t.Errorf("%s: a visit found nothing", name)
+				}
+				n, err := p.from.Driver.Reap(p.used[:])
+				if n != budget || err != nil {
+					t.Errorf("%s: a visit of %d chains carried %d, %v", name, budget, n, err)
+				}
+				for _, u := range p.used[:n] {
+					p.from.Driver.Post(u.Head)
+				}
+				p.from.Driver.Publish()
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkPath is the cost of a frame from one driver's ring to another's on
 // one core with hot caches, drivers included.
 func BenchmarkPath(b *testing.B) {

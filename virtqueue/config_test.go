@@ -75,6 +75,34 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
+// TestV56_NothingOfAnything: a ring without entries is refused before anything
+// is divided by its size; one without room for a chain of one is none either.
+func TestV56_NothingOfAnything(t *testing.T) {
+	for name, f := range formats {
+		p := newPair(t, vqtest.Options{Size: 8, Features: f})
+		for _, size := range []int{0, -1, virtqueue.MaxSize + 1} {
+			c, err := p.Config()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Size = size
+			if q, err := virtqueue.New(c, p.Mem); err == nil {
+				q.Close()
+				t.Errorf("%s: a ring of %d entries was accepted", name, size)
+			}
+		}
+		c, err := p.Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Desc = c.Desc.Sub(0, 0)
+		if q, err := virtqueue.New(c, p.Mem); err == nil {
+			q.Close()
+			t.Errorf("%s: a ring in no memory was accepted", name)
+		}
+	}
+}
+
 // TestV35_RingAlignment: every address that the specification forbids is
 // refused, and every one that it allows is served.
 func TestV35_RingAlignment(t *testing.T) {
