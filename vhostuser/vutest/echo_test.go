@@ -39,7 +39,7 @@ type echoRing struct {
 	starts  int
 }
 
-const echoFeatures = virtio.Version1 | virtio.IndirectDesc | virtio.EventIdx | virtio.InOrder | virtio.NetMrgRxBuf |
+const echoFeatures = virtio.Version1 | virtio.RingPacked | virtio.AnyLayout | virtio.NotifyOnEmpty | virtio.IndirectDesc | virtio.EventIdx | virtio.InOrder | virtio.NetMrgRxBuf |
 	virtio.NetMQ | virtio.NetCtrlVQ | virtio.NetMTU | virtio.NetCsum | virtio.NetHostTSO4 | virtio.NetGuestCsum | virtio.NetGuestTSO4
 
 // serve runs an echo device behind a socket for the time of a test.
