@@ -145,7 +145,7 @@ func TestPathDoesNotAllocate(t *testing.T) {
 func TestV74_VisitIsBounded(t *testing.T) {
 	for name, f := range pathRings {
 		p := newPath(t, pathFeatures|f, 64, 2048)
-		for more := 0; more < 100; more++ { // the ring is full of frames
+		for range 100 { // the ring is full of frames
 			head, err := p.from.Driver.Add(vqtest.Request{Out: [][]byte{make([]byte, 76)}})
 			if err != nil {
 				t.Fatal(err)
