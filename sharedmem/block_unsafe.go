@@ -186,6 +186,32 @@ func (b Block) StoreRelease32(off, v uint32) {
 	atomic.StoreUint32((*uint32)(p), v)
 }
 
+// Or32 sets the bits of v in an aligned 32-bit word, atomically, after all writes
+// that precede it in program order. On the machines that this runs on, bit n
+// of the word is bit n&7 of its byte n>>3.
+func (b Block) Or32(off, v uint32) {
+	if uint64(off)+4 > b.n {
+		panic(errBounds)
+	}
+	p := unsafe.Add(b.p, off)
+	if uintptr(p)&3 != 0 {
+		panic(errAlign)
+	}
+	atomic.OrUint32((*uint32)(p), v)
+}
+
+// Swap32 replaces an aligned 32-bit word atomically and answers what it was.
+func (b Block) Swap32(off, v uint32) uint32 {
+	if uint64(off)+4 > b.n {
+		panic(errBounds)
+	}
+	p := unsafe.Add(b.p, off)
+	if uintptr(p)&3 != 0 {
+		panic(errAlign)
+	}
+	return atomic.SwapUint32((*uint32)(p), v)
+}
+
 // Fence orders plain stores made through any Block before it against a
 // LoadAcquire32 after it. word is private to the caller, so that fences of
 // different workers do not share a cache line.

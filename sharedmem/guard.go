@@ -122,10 +122,10 @@ func (r *registry) after(addr uintptr) int {
 // guestAddress is the guest address of the byte at addr of this process. The
 // bytes that a mapping has more than its region, for the page's sake, count.
 func (m *Map) guestAddress(addr uintptr) (gpa uint64, ok bool) {
-	for i, p := range m.places {
-		if off := uint64(addr) - uint64(m.base) - p.at; off < p.length {
-			return m.regions[i].GPA + off - p.lead, true
-		}
+	off := uint64(addr) - uint64(m.base)
+	i := sort.Search(len(m.places), func(i int) bool { return m.places[i].at > off }) - 1
+	if i < 0 || off-m.places[i].at >= m.places[i].length {
+		return 0, false
 	}
-	return 0, false
+	return m.regions[i].GPA + (off - m.places[i].at) - m.places[i].lead, true
 }
