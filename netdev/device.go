@@ -97,6 +97,9 @@ type Device struct {
 	rings      []ring         // by index of the device: 2p receives, 2p+1 transmits, see controlIndex
 	ctrl       *control       // what the driver said by its control queue; nil while that is not started
 
+	known   []vswitch.Address // what the switch had learned of the port when its last ring stopped
+	arrived bool              // a state was loaded, and no ring has started since
+
 	queue     queues.QueueID // that the session allocated; 0: none
 	filter    queues.FilterID
 	completed bool
@@ -147,6 +150,7 @@ var (
 	_ vhostuser.MTUSetter  = (*Device)(nil)
 	_ vhostuser.Announcer  = (*Device)(nil)
 	_ vhostuser.Configurer = (*Device)(nil)
+	_ vhostuser.StateSaver = (*Device)(nil)
 	_ vswitch.Port         = (*queues.NIC)(nil)
 	_ queues.Steering      = (*vswitch.Steering)(nil)
 )

@@ -31,6 +31,10 @@ func (d *Device) StartRing(i int, q *virtqueue.Queue) error {
 		return err
 	}
 	d.rings[i].set(ringStarted, true)
+	if d.arrived {
+		d.arrived = false
+		d.AskAnnounce()
+	}
 	return nil
 }
 
@@ -157,6 +161,7 @@ func (d *Device) ended(i int) {
 		}
 	}
 	d.pauseQueue()
+	d.known = d.o.Switch.Addresses(d.port, maxMoved)
 	d.o.Switch.Forget(d.port)
 }
 
@@ -257,5 +262,6 @@ func (d *Device) Disconnected() {
 	}
 	d.mem = nil
 	d.features.Store(0)
+	d.known, d.arrived = nil, false
 	d.Reset()
 }

@@ -196,11 +196,7 @@ func (s *session) agree() {
 	if s.channel == nil {
 		return
 	}
-	t := terms{config: s.protocol.Has(ProtocolConfig), acks: s.protocol.Has(ProtocolReplyAck)}
-	for i := range s.rings {
-		t.runs = t.runs || s.rings[i].state == running
-	}
-	s.channel.agree(t)
+	s.channel.agree(terms{config: s.protocol.Has(ProtocolConfig), acks: s.protocol.Has(ProtocolReplyAck), runs: s.runs()})
 }
 
 // ConfigChanged says that the device's configuration space has changed by

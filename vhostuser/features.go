@@ -30,9 +30,10 @@ const (
 
 // Offered are the protocol features that this package serves. A device takes
 // from them by the optional interfaces that it lacks: MTU needs an
-// [MTUSetter], RARP an [Announcer], CONFIG and BACKEND_REQ a [Configurer].
+// [MTUSetter], RARP an [Announcer], CONFIG and BACKEND_REQ a [Configurer], DEVICE_STATE a
+// [StateSaver].
 const Offered = ProtocolMQ | ProtocolRARP | ProtocolReplyAck | ProtocolMTU | ProtocolBackendReq | ProtocolConfig |
-	ProtocolResetDevice | ProtocolMemSlots | ProtocolStatus
+	ProtocolResetDevice | ProtocolMemSlots | ProtocolStatus | ProtocolDeviceState
 
 var protocolNames = map[Protocol]string{
 	ProtocolMQ: "mq", ProtocolLogShmFD: "log_shmfd", ProtocolRARP: "rarp", ProtocolReplyAck: "reply_ack",

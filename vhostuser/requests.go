@@ -49,6 +49,8 @@ var requests = map[Request]request{
 	RemMemReg:           {do: (*session).remMemReg, needs: ProtocolMemSlots, fds: 1},
 	SetStatus:           {do: (*session).setStatus, needs: ProtocolStatus},
 	GetStatus:           {do: (*session).getStatus, needs: ProtocolStatus, replies: true},
+	SetDeviceStateFD:    {do: (*session).setDeviceStateFD, needs: ProtocolDeviceState, fds: 1, replies: true},
+	CheckDeviceState:    {do: (*session).checkDeviceState, needs: ProtocolDeviceState, replies: true},
 }
 
 // dispatch finds the handler of m, checks what can be checked without looking
@@ -241,6 +243,9 @@ func offered(dev Device) Protocol {
 	}
 	if _, ok := dev.(Configurer); !ok {
 		p &^= ProtocolConfig | ProtocolBackendReq
+	}
+	if _, ok := dev.(StateSaver); !ok {
+		p &^= ProtocolDeviceState
 	}
 	return p
 }

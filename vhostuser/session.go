@@ -37,6 +37,7 @@ type session struct {
 	status     uint8           // device status as the front-end says it is
 	lacking    bool            // a ring had no memory to start in, and the log says so
 	channel    *channel        // for requests to the front-end, nil: none
+	transfer   *transfer       // of the device's state, nil: none
 	memory     memory
 	rings      []ring
 }
@@ -179,6 +180,7 @@ func (s *session) clear() {
 		s.rings[i].forget()
 	}
 	s.closeChannel()
+	s.transfer.end()
 	s.dev.Disconnected()
 	if s.memory.current != nil {
 		s.memory.current.Unref()

@@ -26,6 +26,7 @@ type stub struct {
 	panicWith any              // with this
 	holds     map[string]*hold // calls that wait
 	mtu       uint16
+	state     []byte // saved and loaded
 }
 
 const stubFeatures = virtio.Version1 | virtio.IndirectDesc | virtio.EventIdx | virtio.NetMrgRxBuf | virtio.NetMQ | virtio.NetMTU
@@ -209,6 +210,16 @@ func (d netStub) SetMTU(mtu uint16) error {
 
 // stubConfig is the stub's configuration space.
 var stubConfig = []byte{0x52, 0x54, 0, 1, 2, 3, 1, 0, 8, 0, 0xdc, 5}
+
+func (d netStub) SaveState() ([]byte, error) { return d.state, d.note("save") }
+
+func (d netStub) LoadState(blob []byte) error {
+	if err := d.note("load"); err != nil {
+		return err
+	}
+	d.state = blob
+	return nil
+}
 
 func (d netStub) Config() []byte { return stubConfig }
 

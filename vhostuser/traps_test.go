@@ -206,7 +206,7 @@ func TestTrap7_25_ResetOwnerKeepsTheSession(t *testing.T) {
 func TestTrap7_27_NothingUnservedIsOffered(t *testing.T) {
 	b := newBench(t, newStub(), nil)
 	got := Protocol(b.number(GetProtocolFeatures))
-	if want := ProtocolMQ | ProtocolRARP | ProtocolReplyAck | ProtocolMTU | ProtocolBackendReq | ProtocolConfig | ProtocolResetDevice | ProtocolMemSlots | ProtocolStatus; got != want {
+	if want := ProtocolMQ | ProtocolRARP | ProtocolReplyAck | ProtocolMTU | ProtocolBackendReq | ProtocolConfig | ProtocolResetDevice | ProtocolMemSlots | ProtocolStatus | ProtocolDeviceState; got != want {
 		t.Fatalf("protocol features %s, want %s", got, want)
 	}
 	for bit := Protocol(1); bit != 0; bit <<= 1 {
@@ -221,7 +221,7 @@ func TestTrap7_27_NothingUnservedIsOffered(t *testing.T) {
 func TestProtocolFeaturesFollowTheDevice(t *testing.T) {
 	d := newStub()
 	plain := struct{ Device }{d} // has none of the optional interfaces
-	if got, want := offered(plain), Offered&^(ProtocolMTU|ProtocolRARP|ProtocolBackendReq|ProtocolConfig); got != want {
+	if got, want := offered(plain), Offered&^(ProtocolMTU|ProtocolRARP|ProtocolBackendReq|ProtocolConfig|ProtocolDeviceState); got != want {
 		t.Errorf("offered %s, want %s", got, want)
 	}
 	b := newBench(t, d, func(o *Options) { o.ProtocolMask = ProtocolMemSlots | ProtocolMTU })
