@@ -46,6 +46,12 @@ type Config struct {
 	// The ring's descriptors, borrowed: they outlive the Queue.
 	Kick, Call, Err *Event
 
+	// Log is where the pages that the device writes are noted during a
+	// migration, nil for nowhere; LogUsed is the guest address of Used as the
+	// log has it. The Queue takes its own reference to the log.
+	Log     *sharedmem.DirtyLog
+	LogUsed uint64
+
 	// Resume continues where a Queue on the same ring was suspended. Without
 	// it a split ring starts at the used.idx found in memory: the base that a
 	// front-end sends is not reliable, and every chain that an earlier device
@@ -167,7 +173,11 @@ func New(cfg Config, mem *sharedmem.Map) (*Queue, error) {
 		return nil, err
 	}
 	q := &Queue{cfg: cfg, ring: newRing(&cfg), take: newTaker(&cfg, mem)}
+	q.dirty = newDirty(&cfg, &q.take)
 	q.ring.kicksOff()
+	if q.dirty != nil {
+		q.markWish()
+	}
 	mem.Ref()
 	return q, nil
 }

@@ -16,6 +16,8 @@ type Queue struct {
 	ring ring
 	take taker
 
+	dirty *dirty // what is written is noted in a migration's log; nil: in none
+
 	armed   bool // the driver was asked for a kick
 	started bool // a call was made, so the driver knows this device
 
@@ -50,6 +52,12 @@ func (q *Queue) Pop(dst []Chain) (n int, err error) {
 	if q.armed {
 		q.ring.disarm()
 		q.armed = false
+		if q.dirty != nil {
+			q.markWish()
+		}
+	}
+	if q.dirty != nil {
+		q.dirty.took(dst[:n], q.take.last)
 	}
 	// Behind the last access to guest memory: a fault has moved nothing.
 	q.ring.took(n)
@@ -95,6 +103,9 @@ func (q *Queue) Push(used []Used) (call bool) {
 	}
 	// Right behind the publication: a fault from here on finds them pushed.
 	q.take.first += uint32(n)
+	if q.dirty != nil {
+		q.markPushed(used, q.take.first-uint32(n))
+	}
 	call = q.ring.wantsCall(&q.take, n)
 	if !q.started {
 		// The driver may have set up its wish for an earlier device, or for
@@ -116,7 +127,11 @@ func (q *Queue) Arm() (more bool) {
 		return false
 	}
 	q.armed = true
-	return q.ring.arm()
+	more = q.ring.arm()
+	if q.dirty != nil {
+		q.markWish()
+	}
+	return more
 }
 
 // Break ends the ring: err is kept as the answer of every later Pop, wrapped

@@ -70,6 +70,7 @@ func (q *Queue) Suspend() State {
 	if q.take.mem != nil {
 		q.take.mem.Unref()
 		q.take.mem = nil
+		q.dirty.close()
 	}
 	if q.dead == nil {
 		q.dead = ErrSuspended
