@@ -32,7 +32,7 @@ const (
 // from them by the optional interfaces that it lacks: MTU needs an
 // [MTUSetter], RARP an [Announcer], CONFIG and BACKEND_REQ a [Configurer], DEVICE_STATE a
 // [StateSaver].
-const Offered = ProtocolMQ | ProtocolRARP | ProtocolReplyAck | ProtocolMTU | ProtocolBackendReq | ProtocolConfig |
+const Offered = ProtocolMQ | ProtocolLogShmFD | ProtocolRARP | ProtocolReplyAck | ProtocolMTU | ProtocolBackendReq | ProtocolConfig |
 	ProtocolResetDevice | ProtocolMemSlots | ProtocolStatus | ProtocolDeviceState
 
 var protocolNames = map[Protocol]string{

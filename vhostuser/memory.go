@@ -68,17 +68,7 @@ func (s *session) remap(table []region) error {
 	}
 	old := s.memory.current
 	s.memory.table, s.memory.current = table, next
-	for i := range s.rings {
-		switch r := &s.rings[i]; r.state {
-		case running:
-			// A ring that fails has told by its error event. The memory is
-			// good, and refusing it would stop the other rings, too.
-			_ = s.replace(r)
-		case parked:
-			r.retry = true
-		case stopped:
-		}
-	}
+	s.remake(func(*session, *ring) bool { return true })
 	old.Unref()
 	s.log(hclog.Debug, "memory changed", "regions", len(table), "bytes", next.Size())
 	return nil

@@ -26,6 +26,7 @@ var requests = map[Request]request{
 	SetOwner:            {do: (*session).nothing},
 	ResetOwner:          {do: (*session).nothing},
 	SetMemTable:         {do: (*session).setMemTable, fds: MaxFDs},
+	SetLogBase:          {do: (*session).setLogBase, needs: ProtocolLogShmFD, fds: 1, replies: true},
 	SetLogFD:            {do: (*session).setLogFD, fds: 1},
 	SetVringNum:         {do: (*session).setVringNum},
 	SetVringAddr:        {do: (*session).setVringAddr},
@@ -92,6 +93,7 @@ func (s *session) getFeatures(m *message) ([]byte, error) {
 // setFeatures: only offered bits. The same set again changes nothing (QEMU
 // sends it once per queue pair, while the first pair runs already). Another
 // set needs rings that are not in use: an enabled ring that runs refuses it.
+// Bit 26 alone may change at any time.
 // A set without bit 30 comes from a front-end that does not know of enabling,
 // and enables every ring; with bit 30 the rings stay as they are.
 func (s *session) setFeatures(m *message) ([]byte, error) {
@@ -108,6 +110,7 @@ func (s *session) setFeatures(m *message) ([]byte, error) {
 			return nil, err
 		}
 	}
+	s.setLogAll(f.Has(virtio.LogAll))
 	if !f.Has(virtio.ProtocolFeatures) {
 		for i := range s.rings {
 			s.enable(&s.rings[i], true)

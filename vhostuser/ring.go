@@ -141,7 +141,7 @@ func (s *session) replace(r *ring) error {
 		saved = &st
 		q, err := s.queue(r, saved)
 		failed = err
-		if errors.Is(err, sharedmem.ErrUnmapped) {
+		if waits(err) {
 			return nil, nil
 		}
 		return q, err
@@ -158,7 +158,10 @@ func (s *session) park(r *ring, saved *virtqueue.State, err error) error {
 	waited := r.state == parked
 	r.state, r.saved = parked, saved
 	switch {
-	case !errors.Is(err, sharedmem.ErrUnmapped):
+	case !waits(err):
+	case errors.Is(err, errNoLog):
+		s.log(hclog.Debug, "ring waits for the dirty log", "ring", r.index)
+		return nil
 	case saved == nil && !s.lacking:
 		s.lacking = true // the rings to come lack it for the same reason
 		s.log(hclog.Warn, "ring waits for its memory, and no frames pass: the front-end has not shared it; the VM's memory must be shared (QEMU: memory-backend-memfd with share=on)", "ring", r.index, "error", err)
@@ -202,6 +205,9 @@ func (s *session) queue(r *ring, saved *virtqueue.State) (q *virtqueue.Queue, er
 	if c.Used, err = m.UserBlock(r.addr.Used, virtqueue.UsedLen(c.Size, c.Features)); err != nil {
 		return nil, fmt.Errorf("used ring: %w", err)
 	}
+	if err = s.logInto(r, &c); err != nil {
+		return nil, err
+	}
 	err = sharedmem.Guard(func() (err error) {
 		q, err = virtqueue.New(c, m)
 		return err
@@ -221,8 +227,13 @@ func (s *session) unseat(r *ring) {
 	s.log(hclog.Debug, "ring stopped", "ring", r.index, "base", r.base)
 }
 
-// stop ends the ring's service and forgets what belongs to one start.
+// stop ends the ring's service and forgets what belongs to one start. With the
+// last ring the dirty log goes: when the device starts again amid a migration
+// its log comes last, and until then the old one would get the marks.
 func (s *session) stop(r *ring) {
+	if r.state != stopped {
+		defer s.dropLog((*ring).live)
+	}
 	if r.saved != nil {
 		r.base, r.baseSet = r.saved.Base(), true
 	}

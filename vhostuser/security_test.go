@@ -91,7 +91,6 @@ func TestV5_GoodDescriptorBadRest(t *testing.T) {
 		b.refused(SetVringErr, VringFD{Index: 0, Rest: 1 << 16}.Marshal(), newFD(t))
 		b.refused(AddMemReg, SingleRegion{Region: g.whole()}.Marshal(), g.fd(t)) // overlaps
 		b.refused(SetMemTable, MemTable{Regions: []MemRegion{g.region(0, 4096), {GPA: 1 << 40, Size: 1 << 50}}}.Marshal(), g.fd(t), g.fd(t))
-		b.refused(SetLogBase, make([]byte, 16), newFD(t))
 		b.refused(SetBackendReqFD, nil, newFD(t))
 		b.ok(SetVringCall, fdPayload(0), newFD(t))
 		b.ok(SetVringCall, noFD(0))

@@ -18,7 +18,7 @@ const guestFeatureNames = "indirect_desc,event_idx,version_1"
 func (b *bench) connectQEMU(pairs int) {
 	b.t.Helper()
 	for pair := range pairs {
-		if f := virtio.Features(b.number(GetFeatures)); f != stubFeatures|virtio.ProtocolFeatures {
+		if f := virtio.Features(b.number(GetFeatures)); f != stubFeatures|virtio.ProtocolFeatures|virtio.LogAll {
 			b.t.Fatalf("features %s", f)
 		}
 		b.say(SetProtocolFeatures, U64(b.number(GetProtocolFeatures)).Marshal())

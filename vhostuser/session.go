@@ -31,13 +31,15 @@ type session struct {
 	done chan struct{} // closed when nothing of the session is left
 
 	offered    virtio.Features
-	features   virtio.Features // accepted, without the transport's bits
-	negotiated bool            // SET_FEATURES has come
-	protocol   Protocol        // accepted
-	status     uint8           // device status as the front-end says it is
-	lacking    bool            // a ring had no memory to start in, and the log says so
-	channel    *channel        // for requests to the front-end, nil: none
-	transfer   *transfer       // of the device's state, nil: none
+	features   virtio.Features     // accepted, without the transport's bits
+	negotiated bool                // SET_FEATURES has come
+	protocol   Protocol            // accepted
+	status     uint8               // device status as the front-end says it is
+	lacking    bool                // a ring had no memory to start in, and the log says so
+	channel    *channel            // for requests to the front-end, nil: none
+	logAll     bool                // writes to guest memory are noted (VHOST_F_LOG_ALL)
+	dirtyLog   *sharedmem.DirtyLog // where; nil: has not come
+	transfer   *transfer           // of the device's state, nil: none
 	memory     memory
 	rings      []ring
 }
@@ -50,6 +52,9 @@ func newSession(srv *Server, c *conn) *session {
 		done:    make(chan struct{}),
 		offered: srv.dev.Features()&^transport | virtio.ProtocolFeatures,
 		rings:   make([]ring, srv.rings),
+	}
+	if srv.offered.Has(ProtocolLogShmFD) {
+		s.offered |= virtio.LogAll
 	}
 	for i := range s.rings {
 		s.rings[i].index = i
@@ -181,6 +186,7 @@ func (s *session) clear() {
 	}
 	s.closeChannel()
 	s.transfer.end()
+	s.dirtyLog.Unref()
 	s.dev.Disconnected()
 	if s.memory.current != nil {
 		s.memory.current.Unref()

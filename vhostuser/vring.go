@@ -68,7 +68,7 @@ func (s *session) setVringBase(m *message) ([]byte, error) {
 // setVringAddr: the addresses are stored, and translated when the ring starts
 // and whenever the memory changes. The same addresses again are legal while
 // the ring runs (they come with another log flag when a migration begins or
-// ends), others are not.
+// ends), others are not. The log address counts only with its flag.
 func (s *session) setVringAddr(m *message) ([]byte, error) {
 	var a VringAddr
 	if err := a.Unmarshal(m.payload); err != nil {
@@ -78,8 +78,11 @@ func (s *session) setVringAddr(m *message) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.Flags&AddrFlagLog == 0 {
+		a.Log = 0
+	}
 	if r.addrSet && a.Desc == r.addr.Desc && a.Used == r.addr.Used && a.Avail == r.addr.Avail {
-		return nil, nil
+		return nil, s.setVringLog(r, a)
 	}
 	if err := r.idle(); err != nil {
 		return nil, err
@@ -88,6 +91,27 @@ func (s *session) setVringAddr(m *message) ([]byte, error) {
 	r.state = stopped // set up anew
 	r.addr, r.addrSet, r.retry = a, true, true
 	return nil, nil
+}
+
+// setVringLog takes the log part of the addresses that r has.
+func (s *session) setVringLog(r *ring, a VringAddr) error {
+	was, before := s.logged(r), r.addr
+	r.addr = a
+	if a == before || !was && !s.logged(r) {
+		return nil
+	}
+	var err error
+	switch r.state {
+	case running:
+		err = s.replace(r)
+	case parked:
+		r.retry = true
+	case stopped:
+	}
+	if !s.logged(r) {
+		s.dropLog(s.logging)
+	}
+	return err
 }
 
 // getVringBase: stop the ring and say where it stands; always answered, also
