@@ -265,7 +265,9 @@ func tell(e *sys.Event) {
 			case <-written:
 				return
 			case <-tick.C:
-				e.Kill()
+				if e.Full() { // else this process has lost its CPU; the write will go through
+					e.Kill()
+				}
 			}
 		}
 	}()

@@ -31,6 +31,7 @@ type FrontEnd struct {
 	queues   uint64          // the answer to GET_QUEUE_NUM
 	slots    uint64          // the answer to GET_MAX_MEM_SLOTS
 
+	log        *dirtyLog          // of a migration, nil: none runs
 	remembered vhostuser.Protocol // of an earlier connection
 
 	mem      *memory
@@ -206,6 +207,8 @@ func (f *FrontEnd) Disconnect() {
 		_ = f.conn.Close()
 	}
 	f.running = false
+	f.log.close()
+	f.log = nil
 }
 
 // Close ends everything: connection, guest, memory. The FrontEnd is of no use

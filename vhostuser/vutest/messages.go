@@ -55,6 +55,9 @@ func (f *FrontEnd) getQueueNum(ctx context.Context) (err error) {
 // setFeatures sends what the driver accepted, and bit 30.
 func (f *FrontEnd) setFeatures(ctx context.Context) error {
 	want := f.accepted | virtio.ProtocolFeatures
+	if f.log != nil {
+		want |= virtio.LogAll
+	}
 	f.told = want
 	return f.tell(ctx, vhostuser.SetFeatures, vhostuser.U64(want).Marshal())
 }
@@ -111,7 +114,11 @@ func (f *FrontEnd) setVringBase(ctx context.Context, r *ring) error {
 
 func (f *FrontEnd) setVringAddr(ctx context.Context, r *ring) error {
 	a := r.addr
-	a.Log = 0 // without AddrFlagLog
+	if f.log == nil {
+		a.Log = 0 // without AddrFlagLog
+	} else {
+		a.Flags |= vhostuser.AddrFlagLog
+	}
 	return f.tell(ctx, vhostuser.SetVringAddr, a.Marshal())
 }
 

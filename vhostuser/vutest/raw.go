@@ -29,7 +29,7 @@ func (e *RefusedError) Error() string {
 // NEED_REPLY.
 var answered = []vhostuser.Request{
 	vhostuser.GetFeatures, vhostuser.GetProtocolFeatures, vhostuser.GetQueueNum, vhostuser.GetVringBase,
-	vhostuser.GetConfig, vhostuser.GetMaxMemSlots, vhostuser.GetStatus, vhostuser.GetInflightFD,
+	vhostuser.SetLogBase, vhostuser.GetConfig, vhostuser.GetMaxMemSlots, vhostuser.GetStatus, vhostuser.GetInflightFD,
 	vhostuser.PostcopyAdvise, vhostuser.SetDeviceStateFD, vhostuser.CheckDeviceState,
 }
 
