@@ -173,7 +173,6 @@ func TestDirtyLog(t *testing.T) {
 func testDirtyLog(t *testing.T, o vqtest.Options) {
 	l := newLogged(t, o)
 	random := rand.New(rand.NewPCG(1, uint64(o.Size)))
-	before := l.memory()
 	l.dirty()
 	for round := range 60 {
 		for range random.IntN(8) {
@@ -186,7 +185,7 @@ func testDirtyLog(t *testing.T, o vqtest.Options) {
 			}
 		}
 		l.Driver.Publish()
-		before = l.memory()
+		before := l.memory()
 		written := l.serve(1+random.IntN(8), random)
 		if random.IntN(20) == 0 {
 			state := l.Queue.Suspend()
