@@ -54,7 +54,7 @@ func TestDeviceState(t *testing.T) {
 	for name, open := range channels {
 		t.Run(name, func(t *testing.T) {
 			d := newStub()
-			d.state = state
+			d.setState(state)
 			b := newBench(t, d, nil)
 			b.ok(SetProtocolFeatures, U64(ProtocolDeviceState).Marshal())
 			r, w := open(t)
@@ -72,7 +72,7 @@ func TestDeviceState(t *testing.T) {
 				t.Fatalf("check: %d", n)
 			}
 
-			d.state = nil
+			d.setState(nil)
 			r, w = open(t)
 			if got := b.move(DeviceState{Direction: StateLoad}, r); got != StateNoFD {
 				t.Fatalf("load: %#x", got)
@@ -87,8 +87,8 @@ func TestDeviceState(t *testing.T) {
 				t.Fatalf("check: %d", n)
 			}
 			b.calls("load")
-			if !bytes.Equal(d.state, state) {
-				t.Errorf("%d bytes were loaded", len(d.state))
+			if !bytes.Equal(d.saved(), state) {
+				t.Errorf("%d bytes were loaded", len(d.saved()))
 			}
 			if n := b.number(CheckDeviceState); n == 0 {
 				t.Error("a transfer is checked twice")
@@ -139,7 +139,7 @@ func TestDeviceStateRefused(t *testing.T) {
 	b.dev.failing("save", errStub)
 	no("device", DeviceState{}, one())
 	b.dev.failing("save", nil)
-	b.dev.state = make([]byte, MaxState+1)
+	b.dev.setState(make([]byte, MaxState+1))
 	no("too long", DeviceState{}, one())
 	b.calls("save", "save")
 
@@ -182,7 +182,7 @@ func TestDeviceStateAbandoned(t *testing.T) {
 	before := measure(t)
 	for name, open := range channels {
 		d := newStub()
-		d.state = make([]byte, MaxState)
+		d.setState(make([]byte, MaxState))
 		b := newBench(t, d, nil)
 		var kept []*sys.FD
 		for range 10 {

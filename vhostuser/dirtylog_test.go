@@ -82,7 +82,9 @@ func (b *bench) give(g *guest, i int, at uint64, n uint32) {
 	g.mem.Store64(ring+8, uint64(n)|2<<32) // WRITE
 	g.mem.Store16(ring+availAt+4+2*uint32(idx%ringSize), 0)
 	g.mem.Store16(ring+availAt+2, idx+1)
-	q, chain := b.dev.queue(i), make([]virtqueue.Chain, 1)
+	b.dev.mu.Lock() // as a device that the session changes the ring of
+	defer b.dev.mu.Unlock()
+	q, chain := b.dev.queues[i], make([]virtqueue.Chain, 1)
 	if got, err := q.Pop(chain); got != 1 || err != nil {
 		b.t.Fatalf("%d chains, %v", got, err)
 	}

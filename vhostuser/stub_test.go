@@ -91,6 +91,19 @@ func (d *stub) wait(name string) {
 	}
 }
 
+// saved is the state, which a test may look at and set meanwhile.
+func (d *stub) saved() []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state
+}
+
+func (d *stub) setState(b []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state = b
+}
+
 // take gives the calls since the last take.
 func (d *stub) take() []string {
 	d.mu.Lock()
@@ -211,13 +224,13 @@ func (d netStub) SetMTU(mtu uint16) error {
 // stubConfig is the stub's configuration space.
 var stubConfig = []byte{0x52, 0x54, 0, 1, 2, 3, 1, 0, 8, 0, 0xdc, 5}
 
-func (d netStub) SaveState() ([]byte, error) { return d.state, d.note("save") }
+func (d netStub) SaveState() ([]byte, error) { err := d.note("save"); return d.saved(), err }
 
 func (d netStub) LoadState(blob []byte) error {
 	if err := d.note("load"); err != nil {
 		return err
 	}
-	d.state = blob
+	d.setState(blob)
 	return nil
 }
 
