@@ -178,6 +178,7 @@ func New(cfg Config, mem *sharedmem.Map) (*Queue, error) {
 	if q.dirty != nil {
 		q.markWish()
 	}
-	mem.Ref()
+	mem.Ref() // behind the last fault
+	q.dirty.ref()
 	return q, nil
 }

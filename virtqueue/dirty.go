@@ -22,7 +22,7 @@ import (
 
 // dirty notes what a Queue writes. It is nil without a log.
 type dirty struct {
-	log  *sharedmem.DirtyLog // with a reference
+	log  *sharedmem.DirtyLog // with a reference once New has succeeded
 	mem  *sharedmem.Map      // the Queue's; translates back
 	used uint64              // guest address of Config.Used
 	desc uint64              // guest address of Config.Desc; of interest in a packed ring
@@ -41,12 +41,18 @@ func newDirty(c *Config, t *taker) *dirty {
 	if c.Log == nil {
 		return nil
 	}
-	d := &dirty{log: c.Log.Ref(), mem: t.mem, used: c.LogUsed, buffers: make([][]sharedmem.Block, len(t.fifo)), mask: t.mask}
+	d := &dirty{log: c.Log, mem: t.mem, used: c.LogUsed, buffers: make([][]sharedmem.Block, len(t.fifo)), mask: t.mask}
 	d.desc, _ = t.mem.GuestAddress(c.Desc) // an area that Config.check has accepted lies in the Map
 	return d
 }
 
-func (d *dirty) close() {
+func (d *dirty) ref() {
+	if d != nil {
+		d.log.Ref()
+	}
+}
+
+func (d *dirty) unref() {
 	if d != nil {
 		d.log.Unref()
 	}

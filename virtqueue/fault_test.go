@@ -229,9 +229,20 @@ func TestV32_New(t *testing.T) {
 	c.Desc, _ = mem.Block(0, virtqueue.DescLen(1))
 	c.Avail, _ = mem.Block(page, virtqueue.AvailLen(1, 0))
 	c.Used, _ = mem.Block(2*page, virtqueue.UsedLen(1, 0))
+	logFile, err := sharedmem.NewMemoryFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logFile.Unref()
+	if c.Log, err = sharedmem.NewDirtyLog(logFile, 0, page, sharedmem.MapOptions{Budget: port}); err != nil {
+		t.Fatal(err)
+	}
 	truncate(t, fd, 0)
 	wantFault(t, "New", func() { _, _ = virtqueue.New(c, mem) })
+	c.Resume = new(virtqueue.State) // the first access is another one
+	wantFault(t, "New that resumes", func() { _, _ = virtqueue.New(c, mem) })
 	mem.Unref()
+	c.Log.Unref()
 	if bytes, _ := port.Spent(); bytes != 0 {
 		t.Errorf("%d bytes are still mapped", bytes)
 	}

@@ -70,7 +70,7 @@ func (q *Queue) Suspend() State {
 	if q.take.mem != nil {
 		q.take.mem.Unref()
 		q.take.mem = nil
-		q.dirty.close()
+		q.dirty.unref()
 	}
 	if q.dead == nil {
 		q.dead = ErrSuspended
