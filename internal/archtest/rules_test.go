@@ -35,6 +35,8 @@ var rules = map[string]rule{
 	},
 	"worker": {level: 3, imports: list("internal/sys metrics sharedmem virtio")}, // knows no ring and no packet
 
+	"nbl/ndis5": {level: 4, imports: list("nbl sharedmem")}, // nobody imports it
+
 	"queues":  {level: 4, imports: list("internal/sys metrics nbl sharedmem virtio virtqueue worker")},
 	"vswitch": {level: 4, imports: list("metrics nbl sharedmem virtio worker")}, // knows no ring
 
