@@ -100,19 +100,25 @@ func TestClaim22_OneBuffer(t *testing.T) {
 }
 
 func TestClaim26_SteadyStateAllocatesNothing(t *testing.T) {
-	s, _ := newSource(t, SourceParameters{Lists: 64, LowWater: 10})
-	frame := ethernet(1514)
-	lists := make([]*List, 32)
-	if n := testing.AllocsPerRun(100, func() {
-		n := s.Get(lists)
-		for i, l := range lists[:n] {
-			l.Fill(frame, uint64(i))
+	for _, lowWater := range []int{0, 40} { // indicated with Resources: 32 are left
+		s, _ := newSource(t, SourceParameters{Lists: 64, LowWater: lowWater})
+		frame := ethernet(1514)
+		lists := make([]*List, 32)
+		if n := testing.AllocsPerRun(100, func() {
+			n := s.Get(lists)
+			for i, l := range lists[:n] {
+				l.Fill(frame, uint64(i))
+			}
+			err := s.Indicate(lists[:n])
+			if lowWater == 0 {
+				err = errors.Join(err, s.Return(lists[:n]))
+			}
+			if err != nil || s.PoolOut() != 64 || s.Free() != 64 {
+				t.Errorf("%v, %d out of the pool, %d free", err, s.PoolOut(), s.Free())
+			}
+		}); n != 0 {
+			t.Errorf("%v allocations per batch", n)
 		}
-		if s.Indicate(lists[:n]) != nil || s.Return(lists[:n]) != nil || s.PoolOut() != 64 {
-			t.Error("lists went back to the pool, or elsewhere")
-		}
-	}); n != 0 {
-		t.Errorf("%v allocations per batch", n)
 	}
 }
 

@@ -140,6 +140,7 @@ func (l *List) Info() Info {
 	}
 	switch o.GSOType &^ virtio.GSOECN {
 	case virtio.GSOTCPv4, virtio.GSOTCPv6:
+		large.IPv6 = o.GSOType&^virtio.GSOECN == virtio.GSOTCPv6
 		large.V1 = l.more != nil && l.more.info.lso1
 		i.LSO = large
 	case virtio.GSOUDPL4:
