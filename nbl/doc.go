@@ -20,6 +20,42 @@
 // [Cursor] values, from the sender's MDLs to the receiver's. A [Softener] makes
 // complete frames for a receiver whose driver did not accept an offload.
 //
-// The names are those of NDIS: List (NET_BUFFER_LIST), Buffer (NET_BUFFER),
-// MDL, Pool.
+// # The model
+//
+// NDIS, the network driver interface of Windows, describes a packet in three
+// levels, and the names here are its:
+//
+//	List (NET_BUFFER_LIST)     a packet and what is known of it
+//	  Buffer (NET_BUFFER)      its bytes: Length of them, Offset into a chain
+//	    MDL                    one contiguous piece of memory
+//
+// Whoever has a packet reads it through these, and does not know whether the
+// memory is a guest's, this process's, or both. Lists come from a [Pool] that was
+// made ahead, and each goes back to the one it came from; a pool that is closed
+// too early says whose Lists are missing. A [Source] is the receive side of a
+// driver, with a pool, its own list of free Lists, and the rules of indication:
+// without [Resources] the receiver owns the Lists until it returns them, with it
+// only until the call returns.
+//
+// What can be done to a packet without copying it:
+//
+//   - [Buffer.Retreat] and [Buffer.Advance] move the start of the frame, for
+//     headers that come and go, over an MDL of a [Headroom] if there is no room;
+//   - [Buffer.Data] looks at the first bytes, wherever they lie;
+//   - a [Deriver] makes Lists over the bytes of others: clones, fragments,
+//     reassemblies. A parent counts its children and outlives them.
+//
+// [CopyBuffer] copies, and so does a [Holder], which keeps a packet beyond the
+// call that brought it, in memory of this process, so that its sender's chain can
+// go back; FREE_QUEUE waits until what is held of a queue was returned.
+//
+// [Info] is what is known of a packet beside its bytes, in NDIS's slots; it and
+// virtio_net_hdr say the same (oob.go).
+//
+// # Speed
+//
+// The frame's way uses none of this but Lists over chains: Wrap, CopyFrame, and
+// a Pool's Get and Put. A List's first cache line is what they look at; the rest
+// of the model lies beside it (more.go says how). docs/ndis.md lists what the
+// model claims, and the tests.
 package nbl

@@ -6,11 +6,11 @@ import "vhostnet/sharedmem"
 //
 // Most packets are one NET_BUFFER over one chain, on their way from a guest to
 // a guest within one call. A List is made for them: its NET_BUFFER lies in it,
-// and what every stage looks at fills its first cache line to the last byte.
-// Measured, one more word in front of the private header costs each packet a
-// few per cent. So everything that only some packets have lies beside the List
-// and is reached by a pointer in its last line, which the List's reset writes
-// anyway: packets without it pay one compare with nil.
+// and what every stage looks at fills its first cache line to the last byte;
+// one more word would push the private header over the border of its line. So
+// everything that only some packets have lies beside the List and is reached by
+// a pointer in its last line, which the List's reset writes anyway: packets
+// without it pay one compare with nil.
 //
 // A List has one NET_BUFFER in it, whose place is the first of the chain. Those
 // that follow are PoolBuffers, and lie in more; the List of a pool without
