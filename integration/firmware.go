@@ -76,14 +76,18 @@ func (g *Guest) bootOptions() ([]string, error) {
 	}
 }
 
-// AwaitConsole waits until the guest has printed a text on its console.
+// AwaitConsole waits until the guest has printed a text on its console since it
+// was powered on.
 func (g *Guest) AwaitConsole(ctx context.Context, text string) error {
 	return poll(ctx, fmt.Sprintf("%q on %s's console", text, g.cfg.Name), func() (bool, error) {
 		if err := g.proc.alive(); err != nil {
 			return false, err
 		}
 		out, err := os.ReadFile(g.path("console.log"))
-		return strings.Contains(string(out), text), err
+		if err != nil {
+			return false, err
+		}
+		return strings.Contains(string(out[min(g.consoleBefore, int64(len(out))):]), text), nil
 	})
 }
 

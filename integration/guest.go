@@ -41,6 +41,8 @@ type Guest struct {
 	proc   *process
 	agent  *agent.Client
 	hellos int // how many starts of the guest have been seen
+
+	consoleBefore int64 // bytes of the console's log that guests of this name left
 }
 
 // nicBus is a PCI Express port, so that a NIC can be taken out and put in while
@@ -69,6 +71,9 @@ func PowerOn(ctx context.Context, cfg GuestConfig) (*Guest, error) {
 	argv, err := g.command()
 	if err != nil {
 		return nil, err
+	}
+	if info, err := os.Stat(g.path("console.log")); err == nil {
+		g.consoleBefore = info.Size()
 	}
 	if g.proc, err = start(cfg.Name, g.path("qemu.log"), argv...); err != nil {
 		return nil, err
