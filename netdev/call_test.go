@@ -93,6 +93,21 @@ func TestFullCallCountsAsCalled(t *testing.T) {
 	}
 }
 
+// A back-end that died between an index and its call leaves a guest that sleeps
+// on what it does not know of, perhaps for ever if no frame comes: so the next
+// one calls at the start of each ring, whatever the guest wishes.
+func TestStartMakesACall(t *testing.T) {
+	for _, k := range vutest.Kinds() {
+		t.Run(k.String(), func(t *testing.T) {
+			r := newRig(t, 1, netdev.Options{Name: "a"})
+			a := r.connect("a", vutest.Options{Kind: k})
+			for ring := range 2 {
+				r.waitFor("a call without a frame", func() bool { return a.Calls(ring) > 0 })
+			}
+		})
+	}
+}
+
 // A guest without interrupts looks at its rings itself; nobody misses a call
 // that it never wanted.
 func TestFrontEndWithoutCalls(t *testing.T) {

@@ -156,6 +156,9 @@ func TestReplaceRing(t *testing.T) {
 			p := l.pair()
 			l.session(p.Mem)
 			l.must(l.d.StartRing(i, p.Queue))
+			if n := signals(t, p.Call); n != 1 {
+				t.Errorf("the start was followed by %d calls, want one", n)
+			}
 			for range 3 {
 				before := p.Queue
 				l.must(l.d.ReplaceRing(i, func(s virtqueue.State) (*virtqueue.Queue, error) {
@@ -251,6 +254,9 @@ func TestNothingIsHeldBack(t *testing.T) {
 			}))
 			l.session(p.Mem)
 			l.must(l.d.StartRing(1, p.Queue))
+			if n := signals(t, p.Call); n != 1 {
+				t.Errorf("%d calls at the start, want one", n)
+			}
 			l.wait("the frames to wait for their port", func() bool { return l.never.asked.Load() > 2 })
 			l.must(end(l.d))
 			if n := reaped(t, p.Driver); n != frames {

@@ -18,6 +18,7 @@ import (
 // by it, until its stop.
 func (d *Device) StartRing(i int, q *virtqueue.Queue) error {
 	d.nic.NoteRing(i, q.Areas())
+	call := q.Call() // before somebody else has q
 	err := d.grow()
 	if err == nil {
 		if i == d.controlIndex() {
@@ -31,11 +32,24 @@ func (d *Device) StartRing(i int, q *virtqueue.Queue) error {
 		return err
 	}
 	d.rings[i].set(ringStarted, true)
+	d.callOnce(i, call)
 	if d.arrived {
 		d.arrived = false
 		d.AskAnnounce()
 	}
 	return nil
+}
+
+// callOnce signals ring i's call whatever its driver wishes: the wish may have
+// been meant for a ring, or a device, that could not fulfil it any more; one call too many is
+// harmless.
+func (d *Device) callOnce(i int, call *virtqueue.Event) {
+	if call == nil {
+		return
+	}
+	if err := d.onWorker(i/2, func(c *worker.Context) { c.Call(call) }); err != nil {
+		d.o.Log.Error("ring not called", "ring", i, "error", err)
+	}
 }
 
 // serve is the last step of StartRing: without an error ring i belongs to its
@@ -113,9 +127,7 @@ func (d *Device) ReplaceRing(i int, remake func(virtqueue.State) (*virtqueue.Que
 	}
 	d.nic.NoteRing(i, installed.Areas())
 	d.account()
-	if err := d.onWorker(i/2, func(c *worker.Context) { c.Call(installed.Call()) }); err != nil {
-		d.o.Log.Error("ring not called after its change", "ring", i, "error", err)
-	}
+	d.callOnce(i, installed.Call())
 	return nil
 }
 
