@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh demo     to boot guests: QEMU 7.2 or later, a guest kernel, small tools
 #   scripts/setup.sh test     the above, QEMU 10 and QEMU 7.2, three firmwares, libvirt, DPDK, huge pages, TUN,
-#                             network namespaces, and a C compiler for the race detector
+#                             network namespaces, a C compiler for the race detector and an emulator for arm64 programs
 #   scripts/setup.sh bench    DPDK and huge pages
 #
 # NO_INSTALL=1 changes nothing: it names what is missing and ends with code 1 if anything is.
@@ -189,6 +189,9 @@ get_libvirt() { install_packages "${libvirt_packages[@]}"; }
 has_compiler() { echo '#include <pthread.h>' | "${CC:-gcc}" -x c -fsyntax-only - 2>/dev/null; }
 get_compiler() { install_packages gcc libc6-dev; }
 
+has_arm64() { qemu-aarch64-static -version >/dev/null 2>&1; }
+get_arm64() { install_packages qemu-user-static; }
+
 has_dpdk() { installed "${dpdk_packages[@]}"; }
 get_dpdk() { install_packages "${dpdk_packages[@]}"; }
 
@@ -226,6 +229,7 @@ describe() {
 		firmware) echo "packages ${firmware_packages[*]}" ;;
 		libvirt) echo "packages ${libvirt_packages[*]}" ;;
 		compiler) echo "a C compiler, which Go's race detector is linked with (packages gcc libc6-dev)" ;;
+		arm64) echo "an emulator for arm64 programs (package qemu-user-static)" ;;
 		dpdk) echo "packages ${dpdk_packages[*]}" ;;
 		hugepages) echo "$hugepages huge pages of 2 MiB, hugetlbfs on /dev/hugepages" ;;
 		tun) echo "/dev/net/tun" ;;
@@ -235,7 +239,7 @@ describe() {
 
 case ${1:-} in
 	demo) needs=(guest_packages qemu kernel) ;;
-	test) needs=(compiler guest_packages qemu10 qemu7 kernel firmware libvirt dpdk hugepages tun netns) ;;
+	test) needs=(compiler arm64 guest_packages qemu10 qemu7 kernel firmware libvirt dpdk hugepages tun netns) ;;
 	bench) needs=(dpdk hugepages) ;;
 	*) die "want demo, test or bench" ;;
 esac
