@@ -21,7 +21,7 @@ unit: ## unit tests
 race: ## unit tests under the race detector
 	CGO_ENABLED=1 $(GO) test -race -count=1 -shuffle=on $(PKGS)
 
-fuzz: ## every fuzz target for FUZZTIME (default 20s)
+fuzz: ## every fuzz target for FUZZTIME (default 20s); TARGETS=REGEXP chooses
 	@scripts/fuzz.sh
 
 doubleread: ## no word of guest memory is read twice for one decision

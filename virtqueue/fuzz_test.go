@@ -266,6 +266,12 @@ func (r *fuzzRing) run(t *testing.T, input []byte) error {
 		}
 	}()
 	program := decode(input)
+	return r.runProgram(t, &program)
+}
+
+// runProgram is run for a program.
+func (r *fuzzRing) runProgram(t *testing.T, program *fuzzProgram) error {
+	t.Helper()
 	if program.skip() {
 		return nil
 	}

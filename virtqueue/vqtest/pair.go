@@ -25,6 +25,7 @@ type Options struct {
 	MaxChain int             // of the Queue's Config
 	Memory   uint64          // bytes of guest memory; 0 is 4 MiB
 	Regions  int             // the device's Map is cut into so many neighbours; 0 is 1
+	Hole     uint64          // bytes at the end of each region that are the driver's only
 
 	ShiftAvail bool   // see Config
 	Start      uint16 // see Config
@@ -107,12 +108,13 @@ func (p *Pair) openMemory() error {
 	for _, m := range []struct {
 		into    **sharedmem.Map
 		regions uint64
-	}{{&p.driverMem, 1}, {&p.Mem, n}} {
+		hole    uint64
+	}{{&p.driverMem, 1, 0}, {&p.Mem, n, p.opts.Hole}} {
 		var table []sharedmem.Region
 		size := p.opts.Memory / m.regions
 		for i := range m.regions {
 			table = append(table, sharedmem.Region{
-				GPA: PairGPA + i*size, User: PairUser + i*size, Size: size, Offset: i * size, File: file,
+				GPA: PairGPA + i*size, User: PairUser + i*size, Size: size - m.hole, Offset: i * size, File: file,
 			})
 		}
 		mapped, err := sharedmem.NewMap(table, sharedmem.MapOptions{Owner: "vqtest"})
