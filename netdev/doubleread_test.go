@@ -29,7 +29,7 @@ func watchPair(t *testing.T, w *sharedmem.Watch, name string, p *vqtest.Pair) {
 		w.Add(b, func(off uint64) string { return fmt.Sprintf("%s's memory at %#x", name, r.GPA+off) })
 	}
 	w.Skip(c.Avail.Sub(0, 4))
-	if c.Features.Has(virtio.EventIdx) {
+	if c.Features.Has(virtio.EventIdx) && !c.Features.Has(virtio.RingPacked) {
 		w.Skip(c.Avail.Sub(c.Avail.Len()-2, 2))
 	}
 }
@@ -41,6 +41,7 @@ func TestP2_VisitReadsOnce(t *testing.T) {
 	for _, f := range []virtio.Features{
 		virtio.Version1, pathFeatures, pathFeatures | virtio.EventIdx,
 		pathFeatures | virtio.NetCsum | virtio.NetGuestCsum,
+		pathFeatures | virtio.RingPacked, pathFeatures | virtio.RingPacked | virtio.EventIdx,
 	} {
 		for _, buffer := range []int{40, 128, 2048, 70000} {
 			t.Run(fmt.Sprintf("%v, buffers of %d", f, buffer), func(t *testing.T) {

@@ -81,8 +81,11 @@ func fuzzPrograms(f *testing.F, packed bool) {
 	})
 }
 
-// FuzzSplitPrograms: whatever a driver of a split ring does, and whatever is
+// FuzzPackedChains: whatever a driver of a packed ring does, and whatever is
 // done to its memory, the device does what the model says.
+func FuzzPackedChains(f *testing.F) { fuzzPrograms(f, true) }
+
+// FuzzSplitPrograms is the same for a split ring.
 func FuzzSplitPrograms(f *testing.F) { fuzzPrograms(f, false) }
 
 // TestProgramsOfBytes: a program comes out of its bytes as it went in.
