@@ -98,24 +98,6 @@ func visitOnce(t *testing.T, f virtio.Features, buffer int) {
 	}
 }
 
-func testFrame(n, seed int) []byte {
-	frame := make([]byte, n)
-	copy(frame, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5})
-	for i := 14; i < n; i++ {
-		frame[i] = byte(i*3 + i>>8 + seed)
-	}
-	return frame
-}
-
-// cut splits b into n parts of about the same length.
-func cut(b []byte, n int) (parts [][]byte) {
-	for ; n > 1; n-- {
-		k := len(b) / n
-		parts, b = append(parts, b[:k]), b[k:]
-	}
-	return append(parts, b)
-}
-
 // wantDelivered compares what the receiver got with the frames of a visit, and
 // frees the chains of both sides.
 func wantDelivered(t *testing.T, p *path, want [][]byte) {
