@@ -94,7 +94,8 @@ func newArena(t *testing.T, f virtio.Features) *arena {
 		},
 	})
 	a.must(err)
-	t.Cleanup(func() { a.must(adapter.Halt()) })
+	a.must(adapter.Restart())
+	t.Cleanup(func() { a.must(adapter.Close(context.Background())) })
 	device := func(name string, mac [6]byte) *Device {
 		d, err := New(Options{Name: name, Pairs: 1, Adapter: adapter, Switch: a.sw, Group: a.group, OnBroken: func(int, error) {}})
 		a.must(err)

@@ -98,8 +98,11 @@ func TestV45_EmptyBufferAnywhere(t *testing.T) {
 // address does not wrap.
 func TestV47_V48_LongBuffers(t *testing.T) {
 	for _, d := range []rawDesc{
-		{data, math.MaxUint32, 0, 0}, {data, math.MaxUint32, flagWrite, 0},
-		{vqtest.PairGPA, 4<<20 + 1, flagWrite, 0}, {math.MaxUint64 - 7, 16, 0, 0}, {math.MaxUint64, 1, 0, 0},
+		{data, math.MaxUint32, 0, 0},
+		{data, math.MaxUint32, flagWrite, 0},
+		{vqtest.PairGPA, 4<<20 + 1, flagWrite, 0},
+		{math.MaxUint64 - 7, 16, 0, 0},
+		{math.MaxUint64, 1, 0, 0},
 	} {
 		formats(t, 8, func(t *testing.T, p *vqtest.Pair) {
 			raw(p, d)
@@ -113,7 +116,7 @@ func TestV47_V48_LongBuffers(t *testing.T) {
 }
 
 // V49: what is to be read stands before what is to be written.
-func TestV49_Direction(t *testing.T) {
+func TestV49_DirectionInAChain(t *testing.T) {
 	for _, length := range []uint32{0, 1} {
 		formats(t, 8, func(t *testing.T, p *vqtest.Pair) {
 			raw(p, rawDesc{data, 1, flagWrite | flagNext, 1}, rawDesc{data, length, 0, 3})

@@ -37,7 +37,7 @@ func TestSecurityCatalogue(t *testing.T) {
 
 var (
 	entryRow  = regexp.MustCompile(`(?m)^\| V(\d+) \|.*\| (.*) \|$`)
-	mutantRow = regexp.MustCompile("(?m)^\\| ([a-z0-9-]+/[a-z0-9-]+)(?: \\(CI\\))? \\|")
+	mutantRow = regexp.MustCompile(`(?m)^\| ([a-z0-9-]+/[a-z0-9-]+)(?: \(CI\))? \|`)
 	testName  = regexp.MustCompile(`^(Test|Fuzz)[A-Z]`)
 )
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"time"
 )
 
 // Mutant is one defect to plant.
@@ -16,6 +17,10 @@ type Mutant struct {
 	Flags   []string `json:"flags,omitempty"`
 	CI      bool     `json:"ci"`
 	Why     string   `json:"why"`
+
+	// Timeout is how long the test may take, for a mutant that makes it hang; 0:
+	// what the run says.
+	Timeout time.Duration `json:"timeout,omitempty"`
 
 	hunks []hunk
 }
@@ -86,6 +91,12 @@ func (m *Mutant) field(line string) error {
 		m.Package, m.Test = pkg, test
 	case "Flags":
 		m.Flags = strings.Fields(value)
+	case "Timeout":
+		d, err := time.ParseDuration(value)
+		if err != nil || d <= 0 {
+			return fmt.Errorf("%q is no time", line)
+		}
+		m.Timeout = d
 	case "CI":
 		if value != "yes" && value != "no" {
 			return fmt.Errorf(`%q is not "CI: yes" or "CI: no"`, line)
@@ -94,7 +105,7 @@ func (m *Mutant) field(line string) error {
 	case "Why":
 		m.Why = value
 	default:
-		return fmt.Errorf(`%q is not a line of the head: those are Test, Flags, CI and Why`, line)
+		return fmt.Errorf(`%q is not a line of the head: those are Test, Flags, Timeout, CI and Why`, line)
 	}
 	return nil
 }

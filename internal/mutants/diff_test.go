@@ -7,10 +7,12 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 )
 
 const goodDiff = `Test: calc TestAdd
 Flags: -tags=slow
+Timeout: 20s
 CI: yes
 Why: a sum is no difference
 
@@ -39,7 +41,7 @@ func TestParseAndApply(t *testing.T) {
 	if err := m.parse(goodDiff); err != nil {
 		t.Fatal(err)
 	}
-	if m.Package != "calc" || m.Test != "TestAdd" || !m.CI || len(m.Flags) != 1 || m.Why != "a sum is no difference" {
+	if m.Package != "calc" || m.Test != "TestAdd" || !m.CI || m.Timeout != 20*time.Second || len(m.Flags) != 1 || m.Why != "a sum is no difference" {
 		t.Errorf("the head was read as %+v", m)
 	}
 	changed, err := m.apply(fstest.MapFS{"calc/calc.go": {Data: []byte(calc)}})
@@ -81,6 +83,7 @@ func TestParseRefuses(t *testing.T) {
 		{"calc TestAdd", "TestAdd"},
 		{"Why: a sum is no difference\n", ""},
 		{"CI: yes", "CI: perhaps"},
+		{"CI: yes", "Timeout: soon"},
 		{"Why:", "Because:"},
 		{"--- a/", "--- "},
 		{"+++ b/calc", "+++ b/other"},

@@ -13,7 +13,8 @@
 //	+	if ahead > 1<<16 {
 //
 // "CI: yes" puts it among those that every change runs; all run in the soak.
-// "Flags:" are further flags of go test. A mutant is given to the compiler as
+// "Flags:" are further flags of go test. "Timeout:" is a bound of its own for a
+// mutant that makes its test hang. A mutant is given to the compiler as
 // an overlay, so the tree is left alone.
 //
 // The lines of a hunk that are not added must stand exactly once in the file,

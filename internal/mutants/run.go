@@ -117,9 +117,13 @@ func (r *runner) overlay(m Mutant, changed map[string]string) (list string, err 
 // test runs the named tests of m's package. The overlay is in the environment,
 // for tests that build programs.
 func (r *runner) test(ctx context.Context, m Mutant, overlay string, tests ...string) (output []byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, buildTime+r.timeout)
+	timeout := r.timeout
+	if overlay != "" && m.Timeout != 0 {
+		timeout = m.Timeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, buildTime+timeout)
 	defer cancel()
-	args := append([]string{"test", "-v", "-vet=off", "-timeout", r.timeout.String(), "-run", pattern(tests)}, m.Flags...)
+	args := append([]string{"test", "-v", "-vet=off", "-timeout", timeout.String(), "-run", pattern(tests)}, m.Flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, "./"+m.Package)...)
 	cmd.Dir = r.root
 	cmd.Env = r.env

@@ -62,7 +62,7 @@ func mutants(t *testing.T, args ...string) (stdout, stderr string, err error) {
 }
 
 func TestRun(t *testing.T) {
-	plain := strings.Replace(goodDiff, "Flags: -tags=slow\n", "", 1)
+	plain := strings.Replace(goodDiff, "Flags: -tags=slow\nTimeout: 20s\n", "", 1)
 	root := module(t, map[string]string{
 		"calc/killed":   plain,
 		"calc/hangs":    strings.Replace(plain, "TestAdd", "TestHang", 1),
@@ -94,7 +94,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestRunRefuses(t *testing.T) {
-	plain := strings.Replace(goodDiff, "Flags: -tags=slow\n", "", 1)
+	plain := strings.Replace(goodDiff, "Flags: -tags=slow\nTimeout: 20s\n", "", 1)
 	for _, c := range []struct{ name, diff, want string }{
 		{"no such test", strings.Replace(plain, "TestAdd", "TestNone", 1), "there is no test TestNone"},
 		{"skipped", strings.Replace(plain, "TestAdd", "TestSkipped", 1), "there is no test TestSkipped, or it was skipped"},
