@@ -2,6 +2,7 @@ package virtqueue_test
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"testing"
 
 	"vhostnet/virtio"
@@ -26,7 +27,10 @@ func decodeProgram(in []byte, packed bool) *diffProgram {
 	if packed {
 		s.size = 1 + int(head[4])%diffMaxSize
 	} else {
-		s.size, s.shift = 1<<(head[4]%6), head[0]&4 != 0
+		s.size, s.shift, s.onEmpty = 1<<(head[4]%6), head[0]&4 != 0, head[0]&8 != 0
+	}
+	if head[5] > 0 {
+		s.maxBytes = 64 << (head[5] % 6)
 	}
 	p := &diffProgram{shape: s}
 	for ; len(in) >= stepBytes && len(p.steps) < 200; in = in[stepBytes:] {
@@ -38,7 +42,7 @@ func decodeProgram(in []byte, packed bool) *diffProgram {
 // encodeProgram is the inverse, but for the bytes of head that mean nothing.
 func encodeProgram(p *diffProgram) []byte {
 	head := make([]byte, headBytes)
-	for i, set := range []bool{p.shape.indirect, p.shape.event, p.shape.shift} {
+	for i, set := range []bool{p.shape.indirect, p.shape.event, p.shape.shift, p.shape.onEmpty} {
 		if set {
 			head[0] |= 1 << i
 		}
@@ -50,6 +54,9 @@ func encodeProgram(p *diffProgram) []byte {
 		for head[4] = 0; 1<<head[4] < p.shape.size; {
 			head[4]++
 		}
+	}
+	if p.shape.maxBytes > 0 {
+		head[5] = byte(bits.Len32(p.shape.maxBytes)-bits.Len32(64)) + 6
 	}
 	for _, s := range p.steps {
 		head = append(head, byte(s.op))
