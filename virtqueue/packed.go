@@ -145,9 +145,6 @@ func (p *packed) ready() (int, error) {
 
 func (p *packed) gather(t *taker, dst []Chain) (n, arena int, err error) {
 	arena, p.gathered = t.used(), 0
-	if p.available(p.nextAvail) {
-		p.fetch(min(p.expected, uint32(len(dst))))
-	}
 	ring, fifo, room, slow := p.ring, t.behind(), p.size-p.slots, t.slow
 	slot, want := p.slot(p.nextAvail), p.availableAs(p.nextAvail)
 	for n < len(dst) {
@@ -157,6 +154,9 @@ func (p *packed) gather(t *taker, dst []Chain) (n, arena int, err error) {
 		word := ring.LoadAcquire32(descSize*slot + packedIDFlags)
 		if word&wordAvailUsed != want {
 			break
+		}
+		if n == 0 {
+			p.fetch(min(p.expected, uint32(len(dst))))
 		}
 		if room == 0 { // only a driver that rewrites slots it does not own gets here
 			return n, arena, broken(ReasonOverrun, uint64(slot), uint64(p.size))
