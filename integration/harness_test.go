@@ -139,7 +139,7 @@ func TestProcess(t *testing.T) {
 	}
 	awaitText(ctx, t, log, "dump")
 
-	p = startScript(t, log, "sleep 1000")
+	p = startScript(t, log, "exec sleep 1000") // in the place of the shell, so that nothing is left of it
 	p.kill()
 	if err := p.alive(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("alive after kill: %v", err)
