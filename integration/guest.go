@@ -33,6 +33,8 @@ type GuestConfig struct {
 
 	Firmware Firmware // what it starts with; the zero value is Linux at once
 	Later    bool     // not with its Lab, but by Lab.Boot, Lab.PowerOn or Guest.Migrate
+
+	Arguments []string // more of QEMU's, such as further devices
 }
 
 // Guest is one QEMU process and the agent in its guest.
@@ -151,7 +153,7 @@ func (g *Guest) command() ([]string, error) {
 	for _, dir := range c.QEMU.Firmware {
 		argv = append(argv, "-L", dir)
 	}
-	return append(argv, boot...), nil
+	return append(append(argv, boot...), c.Arguments...), nil
 }
 
 // nic describes the NIC, with further properties.

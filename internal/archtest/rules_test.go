@@ -51,6 +51,8 @@ var rules = map[string]rule{
 		imports:  list("internal/sys metrics nbl netdev queues sharedmem vhostuser vhostuser/conform virtio virtqueue vswitch worker"),
 		external: list(hclog + " github.com/spf13/ github.com/coreos/go-systemd/v22/activation"), syscall: true, // names of signals
 	},
+	// Other devices on the same packages: no Ethernet in them.
+	"examples/rng": {level: 7, imports: list("sharedmem vhostuser virtio virtqueue worker"), external: list(hclog), syscall: true},
 
 	"internal/archtest": {level: 0},
 	"internal/disasm":   {level: 8},
