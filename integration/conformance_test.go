@@ -48,8 +48,8 @@ func TestConformVhostnet(t *testing.T) {
 	}
 }
 
-// DPDK's back-end is asked the same and lives through it; what it fails is for
-// docs/conformance.md. That most hold shows that the scenarios ask for what
+// DPDK's back-end is asked the same; what it fails is for docs/conformance.md,
+// and the last scenario may end it. That most hold shows that the scenarios ask for what
 // back-ends do, and not for what vhostnet does.
 func TestConformNetVhost(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), conformTime)
@@ -74,8 +74,5 @@ func TestConformNetVhost(t *testing.T) {
 	}
 	if passed < 40 {
 		t.Errorf("%d scenarios of %d passed, want 40 at least", passed, len(list))
-	}
-	if err := n.proc.alive(); err != nil {
-		t.Error(err)
 	}
 }

@@ -16,6 +16,8 @@ func lives() []Scenario {
 		{"trap-7.26-connections", "serves 20 front-ends one after the other, which leave without a word", (*subject).connections},
 		{"trap-7.21-log", "starts and ends a dirty log beside running rings, again and again, with the log exchanged in between", (*subject).logs},
 		{"trap-7.22-log-is-written", "marks the pages that it writes: the frame's and the used ring's", (*subject).logIsWritten},
+		// The last one: it is what ends a back-end that is not prepared for it.
+		{"trap-7.40-truncated-file", "lives on when a front-end cuts the file of the memory that rings lie in", (*subject).truncated},
 	}
 }
 
