@@ -105,6 +105,7 @@ type port struct {
 	transparent bool
 	protected   bool
 	sink        bool
+	options     PortOptions
 }
 
 func newPort(p Port, o PortOptions) (*port, error) {
@@ -127,6 +128,7 @@ func newPort(p Port, o PortOptions) (*port, error) {
 		wait:        int64(o.Wait),
 		stormFrames: o.Storm.Frames,
 		stormBytes:  uint64(o.Storm.Bytes),
+		options:     o,
 		transparent: o.Transparent,
 		protected:   o.Protected,
 		sink:        o.Sink,
