@@ -123,7 +123,9 @@ func (r *runner) test(ctx context.Context, m Mutant, overlay string, tests ...st
 	}
 	ctx, cancel := context.WithTimeout(ctx, buildTime+timeout)
 	defer cancel()
-	args := append([]string{"test", "-v", "-vet=off", "-timeout", timeout.String(), "-run", pattern(tests)}, m.Flags...)
+	// A test that compiles the tree itself would be answered from the cache, as
+	// its own program is the same with and without the mutant.
+	args := append([]string{"test", "-count=1", "-v", "-vet=off", "-timeout", timeout.String(), "-run", pattern(tests)}, m.Flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, "./"+m.Package)...)
 	cmd.Dir = r.root
 	cmd.Env = r.env
