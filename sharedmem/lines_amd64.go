@@ -10,8 +10,3 @@ func prefetchRead(at *uintptr, n int)
 //
 //go:noescape
 func prefetchWrite(at *uintptr, n int)
-
-// prefetchWriteRange is prefetchWrite for n lines from first on.
-//
-//go:noescape
-func prefetchWriteRange(first uintptr, n int)

@@ -29,17 +29,3 @@ test:
 	TESTQ CX, CX
 	JGT  next
 	RET
-
-// func prefetchWriteRange(first uintptr, n int)
-TEXT ·prefetchWriteRange(SB), NOSPLIT, $0-16
-	MOVQ first+0(FP), SI
-	MOVQ n+8(FP), CX
-	JMP  test
-next:
-	BYTE $0x0f; BYTE $0x0d; BYTE $0x0e // PREFETCHW (SI)
-	ADDQ $64, SI
-	DECQ CX
-test:
-	TESTQ CX, CX
-	JGT  next
-	RET

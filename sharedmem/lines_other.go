@@ -7,5 +7,3 @@ package sharedmem
 func prefetchRead(*uintptr, int) {}
 
 func prefetchWrite(*uintptr, int) {}
-
-func prefetchWriteRange(uintptr, int) {}

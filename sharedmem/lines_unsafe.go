@@ -34,16 +34,3 @@ func (l *Lines) WillWrite() {
 	prefetchWrite(&l.at[0], l.n)
 	l.n = 0
 }
-
-// lineLen is the length of a cache line that is counted on, bytes.
-const lineLen = 64
-
-// WillWrite asks for the lines of the n bytes at off, which must lie in the
-// Block, to be written; a hint, as [Lines].
-func (b Block) WillWrite(off, n uint64) {
-	if n != 0 && off < b.n && n <= b.n-off {
-		first := (uintptr(b.p) + uintptr(off)) &^ (lineLen - 1)
-		last := uintptr(b.p) + uintptr(off+n-1)
-		prefetchWriteRange(first, int((last-first)/lineLen)+1)
-	}
-}

@@ -50,7 +50,6 @@ type packed struct {
 	nextUsed  uint32 // position of the next slot to write as used
 	slots     uint32 // occupied by the chains that are taken
 	gathered  uint32 // slots of the chains that gather found last
-	expected  uint32 // the same of the gather before
 }
 
 // newPacked lays the views over a ring that Config.check has accepted.
@@ -155,9 +154,6 @@ func (p *packed) gather(t *taker, dst []Chain) (n, arena int, err error) {
 		if word&wordAvailUsed != want {
 			break
 		}
-		if n == 0 {
-			p.fetch(min(p.expected, uint32(len(dst))))
-		}
 		if room == 0 { // only a driver that rewrites slots it does not own gets here
 			return n, arena, broken(ReasonOverrun, uint64(slot), uint64(p.size))
 		}
@@ -189,20 +185,11 @@ func (p *packed) walk(t *taker, c *Chain, slot uint32, d descriptor, room uint32
 	return taken{p.table.id, uint16(p.table.slots)}, arena, err
 }
 
-// fetch asks for the next n slots before they are read, all at once and to be
-// written, since a used descriptor goes into each. n is what the last gather
-// found: asking for slots that the driver is about to fill would slow it down.
-func (p *packed) fetch(n uint32) {
-	slot := p.slot(p.nextAvail)
-	n = min(n, p.size-slot)
-	p.ring.WillWrite(descSize*uint64(slot), descSize*uint64(n))
-}
-
 // took follows a gather whose chains were all taken.
 func (p *packed) took() {
 	p.nextAvail = p.add(p.nextAvail, p.gathered)
 	p.slots += p.gathered
-	p.expected, p.gathered = p.gathered, 0
+	p.gathered = 0
 }
 
 func (p *packed) untook(t *taker, n int) {
