@@ -66,7 +66,7 @@ demo: ## two guests on one switch, pinging and measuring; CONSOLE=1 leaves one o
 
 soak: build ## long amounts of what test runs shortly; LONG=1 ten times as long with guests
 	VHOSTNET_SOAK=1 $(GO) test -count=1 -timeout 4h ./vhostuser/... ./virtqueue/... ./netdev/...
-	VHOSTNET=$(CURDIR)/bin/vhostnet VHOSTNET_KILLS=$(if $(LONG),1000,100) $(GO) test -tags integration -count=1 -v -timeout 4h -run 'Restart' ./integration
+	VHOSTNET=$(CURDIR)/bin/vhostnet VHOSTNET_KILLS=$(if $(LONG),1000,100) VHOSTNET_MIGRATIONS=$(if $(LONG),100,20) $(GO) test -tags integration -count=1 -v -timeout 4h -run 'Restart|Migration' ./integration
 	FUZZTIME=10m scripts/fuzz.sh
 	$(MAKE) --no-print-directory mutants
 

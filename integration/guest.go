@@ -35,6 +35,7 @@ type GuestConfig struct {
 	Later    bool     // not with its Lab, but by Lab.Boot, Lab.PowerOn or Guest.Migrate
 
 	Arguments []string // more of QEMU's, such as further devices
+	incoming bool // it comes from another QEMU
 }
 
 // Guest is one QEMU process and the agent in its guest.
@@ -152,6 +153,9 @@ func (g *Guest) command() ([]string, error) {
 	}
 	for _, dir := range c.QEMU.Firmware {
 		argv = append(argv, "-L", dir)
+	}
+	if c.incoming {
+		argv = append(argv, "-incoming", "defer")
 	}
 	return append(append(argv, boot...), c.Arguments...), nil
 }
