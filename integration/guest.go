@@ -35,7 +35,7 @@ type GuestConfig struct {
 	Later    bool     // not with its Lab, but by Lab.Boot, Lab.PowerOn or Guest.Migrate
 
 	Arguments []string // more of QEMU's, such as further devices
-	incoming bool // it comes from another QEMU
+	incoming  bool     // it comes from another QEMU
 }
 
 // Guest is one QEMU process and the agent in its guest.
