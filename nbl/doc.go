@@ -35,7 +35,9 @@
 // too early says whose Lists are missing. A [Source] is the receive side of a
 // driver, with a pool, its own list of free Lists, and the rules of indication:
 // without [Resources] the receiver owns the Lists until it returns them, with it
-// only until the call returns.
+// only until the call returns. Uplinks receive so: [List.Own] is where a frame
+// and its virtio_net_hdr are read to, [Sender.WrapOwn] what makes a packet of
+// them, and [CopyOut] the way back.
 //
 // What can be done to a packet without copying it:
 //

@@ -31,6 +31,7 @@ type more struct {
 	state   uint8  // of a Source's List, guarded by it
 	bare    bool   // its own NET_BUFFER is not there
 	data    [1]MDL // memory of its own, empty without
+	own     []byte // the same, if it is of the host's arena
 	context []byte // of which the last bytes are taken
 	taken   uint32
 

@@ -93,13 +93,21 @@ func NewPoolWith(q PoolParameters) (*Pool, error) {
 	}
 	mores := make([]more, q.Size)
 	context := make([]byte, q.Size*int(q.ContextSize))
+	var own []byte
+	if p.memory != nil {
+		own = p.memory.Bytes()
+	}
 	for i := range mores {
 		m := &mores[i]
 		m.pool, m.bare = p, q.NoBuffer
 		m.context, context = context[:q.ContextSize:q.ContextSize], context[q.ContextSize:]
 		p.all[i].more = m
 		if p.memory != nil {
-			m.data[0] = p.memory.VA[0].Sub(uint64(i)*p.stride(), uint64(q.DataSize))
+			at := uint64(i) * p.stride()
+			m.data[0] = p.memory.VA[0].Sub(at, uint64(q.DataSize))
+			if own != nil {
+				m.own = own[at:][:q.DataSize:q.DataSize]
+			}
 		}
 	}
 	if q.Verify {

@@ -115,7 +115,7 @@ type ring struct {
 	state  atomic.Uint32  // bits below; read by Snapshot
 	task   ringTask       // transmit and control rings; nil while stopped
 	at     *worker.Worker // that polls task, nil: none; changed under Device.tasks
-	serial serial         // of the packets that are sent; the worker's while polled
+	serial nbl.Serial     // of the packets that are sent; the worker's while polled
 }
 
 // ringTask is a ring that a worker looks after. Only that worker calls it while

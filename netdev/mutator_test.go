@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"vhostnet/nbl"
 	"vhostnet/queues"
 	"vhostnet/sharedmem"
 	"vhostnet/virtio"
@@ -254,8 +255,8 @@ func (h *hostileTask) Poll(c *worker.Context, budget int) bool {
 	serial, sent := *h.ring.serial, h.ring.dev.counters.TxBytes.Value()
 	busy := h.ring.Poll(c, budget)
 	chains, frameBytes := *h.ring.serial-serial, h.ring.dev.counters.TxBytes.Value()-sent
-	if *h.ring.serial/serialRange != serial/serialRange {
-		chains = *h.ring.serial % serialRange
+	if *h.ring.serial/nbl.SerialRange != serial/nbl.SerialRange {
+		chains = *h.ring.serial % nbl.SerialRange
 	}
 	if chains > visitChains || frameBytes > visitBytes {
 		h.fail("visit %d took %d chains and %d bytes, at most %d and %d are allowed", h.count, chains, frameBytes, visitChains, visitBytes)

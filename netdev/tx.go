@@ -2,7 +2,6 @@ package netdev
 
 import (
 	"errors"
-	"sync/atomic"
 
 	"vhostnet/metrics"
 	"vhostnet/nbl"
@@ -25,7 +24,7 @@ type txRing struct {
 	index  int // of the ring in the device
 	q      *virtqueue.Queue
 	sender nbl.Sender
-	serial *serial
+	serial *nbl.Serial
 	pool   *nbl.Pool // of Lists that are Pending, so that a stale status decides nothing
 
 	chains [visitChains]virtqueue.Chain
@@ -42,24 +41,6 @@ var (
 	errWritable    = errors.New("netdev: a transmit chain has device-writable descriptors; frames are device-readable (virtio 1.3, 5.1.6.2)")
 	errCallBlocked = errors.New("netdev: the call descriptor blocked; a front-end must leave it non-blocking and not fill it")
 )
-
-// serial is the name of a ring's last packet. Caches keep what was made of a
-// packet under its name, and a front-end decides how often a ring starts: so a
-// ring counts on over its starts, in a range of its own, and takes another
-// range when that one is used up. No name comes twice.
-type serial uint64
-
-const serialRange = 1 << 32
-
-// serialRanges is how many ranges were given out in this process.
-var serialRanges atomic.Uint64
-
-// reserve makes sure that the range has names for the packets of a visit.
-func (s *serial) reserve() {
-	if used := *s % serialRange; used == 0 || used >= serialRange-visitChains {
-		*s = serial(serialRanges.Add(1)) * serialRange
-	}
-}
 
 func newTxRing(d *Device, index int, q *virtqueue.Queue) *txRing {
 	pool, err := nbl.NewPool(d.o.Name+" tx", visitChains)
@@ -101,7 +82,7 @@ func (t *txRing) take(budget int) bool {
 	if n = t.limit(n); n == 0 {
 		return false
 	}
-	t.serial.reserve()
+	t.serial.Reserve(visitChains)
 	t.pool.Get(t.lists[:n])
 	t.n = n
 	for i := range n {
