@@ -29,6 +29,7 @@ const (
 	ReasonNotRunning   // the receiver's queue is paused, or not complete
 	ReasonBroken       // the receiver's ring is broken
 	ReasonNoPort       // the receiver has left
+	ReasonLinkDown     // the sender's or the receiver's link was taken down
 
 	ReasonHairpin  // would go back to the port it came from
 	ReasonReserved // to 01:80:C2:00:00:0X, which no bridge forwards
@@ -63,6 +64,7 @@ var reasonNames = [NumReasons]string{
 	ReasonNotRunning:   "not-running",
 	ReasonBroken:       "broken",
 	ReasonNoPort:       "no-port",
+	ReasonLinkDown:     "link-down",
 	ReasonHairpin:      "hairpin",
 	ReasonReserved:     "reserved",
 	ReasonStorm:        "storm",

@@ -11,8 +11,8 @@ const defaultMTU = 1500
 
 // Config is the configuration space that a front-end shows to its driver when
 // it takes it from here (virtio 1.3, section 5.1.4): crosvm and libkrun do,
-// Cloud Hypervisor in parts; QEMU makes its own. A link is up as long as there
-// is a connection, and knows no speed.
+// Cloud Hypervisor in parts; QEMU makes its own. A link is up unless
+// [Device.SetLink] took it down, and knows no speed.
 func (d *Device) Config() []byte {
 	c := virtio.NetConfig{
 		MAC:      d.o.MAC,
@@ -27,6 +27,9 @@ func (d *Device) Config() []byte {
 	}
 	if c.Speed == 0 {
 		c.Speed, c.Duplex = virtio.NetSpeedUnknown, virtio.NetDuplexUnknown
+	}
+	if d.linkDown.Load() {
+		c.Status &^= virtio.NetStatusLinkUp
 	}
 	if d.announcing.Load() {
 		c.Status |= virtio.NetStatusAnnounce

@@ -47,6 +47,17 @@ func TestConfigSpace(t *testing.T) {
 	if got := config(); got != want {
 		t.Errorf("after a reset %+v, want %+v", got, want)
 	}
+	l.must(l.d.SetLink(t.Context(), false))
+	l.must(l.d.SetLink(t.Context(), false))
+	want.Status = 0
+	if got := config(); got != want || told != 3 || l.d.LinkUp() {
+		t.Errorf("with the link down %+v, told %d times; want %+v, 3 times", got, told, want)
+	}
+	l.must(l.d.SetLink(t.Context(), true))
+	want.Status = virtio.NetStatusLinkUp
+	if got := config(); got != want || told != 4 || !l.d.LinkUp() {
+		t.Errorf("with the link up again %+v, told %d times; want %+v, 4 times", got, told, want)
+	}
 	l.d.Disconnected()
 }
 

@@ -92,6 +92,8 @@ type Device struct {
 
 	features   atomic.Uint64 // virtio.Features that the driver accepted
 	announcing atomic.Bool   // the driver is asked to announce itself
+	link       sync.Mutex    // held by SetLink while it changes the link
+	linkDown   atomic.Bool   // see SetLink
 	mtu        uint16
 	mem        *sharedmem.Map // that the session gave last and holds; nil: none
 	rings      []ring         // by index of the device: 2p receives, 2p+1 transmits, see controlIndex

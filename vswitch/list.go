@@ -13,13 +13,14 @@ type PortInfo struct {
 	ID      PortID
 	Options PortOptions // that it was attached with; treat it as read-only
 	Stalled bool        // it gives no buffers, and frames to it are dropped at once
+	Down    bool        // its link is; see [Switch.SetLink]
 }
 
 // Ports lists the attached ports in the order of their places in the switch.
 func (s *Switch) Ports() []PortInfo {
 	var list []PortInfo
 	for _, p := range s.ports.Load().all {
-		list = append(list, PortInfo{ID: p.id, Options: p.options, Stalled: p.stalled.Load()})
+		list = append(list, PortInfo{ID: p.id, Options: p.options, Stalled: p.stalled.Load(), Down: p.down.Load()})
 	}
 	return list
 }

@@ -82,7 +82,7 @@ type PortOptions struct {
 	Counters *metrics.Port
 }
 
-// port is an attached Port. Only stalled changes.
+// port is an attached Port. Only stalled and down change.
 type port struct {
 	// First what each frame to the port needs.
 
@@ -92,6 +92,7 @@ type port struct {
 	// stalled: frames have waited for the port in vain, and it has accepted
 	// none since. Set and cleared by any worker.
 	stalled atomic.Bool
+	down    atomic.Bool // its link: see Switch.SetLink
 
 	plain  bool // not protected, no sink, in no VLAN: floods of others like it reach it
 	direct bool // what it is handed is what it gets, and goes nowhere else
@@ -154,8 +155,12 @@ func newPort(p Port, o PortOptions) (*port, error) {
 }
 
 // deliver hands lists to p, and ends a stall when p accepts one, or a part of
-// one.
+// one. A port whose link is down loses them.
 func (p *port) deliver(c *worker.Context, lists []*nbl.List) (accepted int, part bool) {
+	if p.down.Load() {
+		p.counters.Drops.Add(metrics.ReasonLinkDown, uint64(len(lists)))
+		return len(lists), false
+	}
 	n, part := p.out.Deliver(c, lists)
 	n = max(0, min(n, len(lists)))
 	if (n > 0 || part) && p.stalled.Load() {

@@ -134,6 +134,10 @@ func (s *Switch) Forward(c *worker.Context, from PortID, batch []*nbl.List) {
 		return
 	}
 	defer b.end() // also when the sender's memory faults in a Deliver
+	if b.from.down.Load() {
+		b.unplugged(batch)
+		return
+	}
 	if b.from.mirror != 0 {
 		b.mirrorSent(batch)
 	}
