@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net"
 	"runtime"
 
 	"github.com/hashicorp/go-hclog"
@@ -20,12 +20,12 @@ import (
 // build makes every part and binds the sockets; nothing runs yet. Whatever a
 // user can mend about it is a usageError.
 func build(c config, log hclog.Logger) (*daemon, error) {
-	d := &daemon{log: log, events: newEventLog(log)}
+	d := &daemon{c: c, log: log, events: newEventLog(log), ports: newPorts(hostID())}
 	if err := d.assemble(c); err != nil {
 		d.abandon()
 		return nil, err
 	}
-	d.announce(c) // now that nothing is refused any more
+	d.announce() // now that nothing is refused any more
 	return d, nil
 }
 
@@ -55,68 +55,59 @@ func (d *daemon) assemble(c config) (err error) {
 			return err
 		}
 	}
-	budget, err := sharedmem.NewBudget(sharedmem.DefaultLimits())
-	if err != nil {
+	if d.budget, err = sharedmem.NewBudget(sharedmem.DefaultLimits()); err != nil {
 		return err
 	}
-	return d.newPorts(c, budget)
+	return d.openPorts(c.ports)
 }
 
-// newPorts makes the ports, those first that watch others: what is mirrored
-// names them.
-func (d *daemon) newPorts(c config, budget *sharedmem.Budget) error {
-	made := map[string]*port{}
+// openPorts makes the ports of the configuration, those first that watch others:
+// what is mirrored names them.
+func (d *daemon) openPorts(specs []portSpec) error {
+	added, err := d.ports.reserve(specs...)
+	if err != nil {
+		return usageError{err}
+	}
+	for range added {
+		defer d.ports.changes.Done()
+	}
 	for _, sinks := range []bool{true, false} {
-		for _, spec := range c.ports {
-			if spec.sink != sinks {
+		for _, p := range added {
+			if p.spec.sink != sinks {
 				continue
 			}
-			var sink vswitch.PortID
-			if spec.mirror != "" {
-				sink = made[spec.mirror].device.Port()
+			if err := d.openPort(p); err != nil {
+				return err
 			}
-			p, err := d.newPort(spec, spec.options(sink), c, budget)
-			if err != nil {
-				return usageError{err}
-			}
-			d.ports = append(d.ports, p) // for abandon
-			made[spec.name] = p
 		}
-	}
-	for i, spec := range c.ports {
-		d.ports[i] = made[spec.name]
 	}
 	return nil
 }
 
 // announce logs what was built.
-func (d *daemon) announce(c config) {
-	d.log.Info("starting", "version", version(), "ports", len(c.ports), "workers", c.workers)
-	for _, spec := range c.ports {
-		where := []any{"socket", spec.path}
-		if spec.fd >= 0 {
-			where = []any{"fd", spec.fd}
-		} else if spec.dial {
-			where = append(where, "role", "connect")
-		}
-		d.log.Info("port is open", append([]any{"port", spec.name, "mac", net.HardwareAddr(spec.mac[:]).String()}, where...)...)
+func (d *daemon) announce() {
+	list := d.ports.all()
+	d.log.Info("starting", "version", version(), "ports", len(list), "workers", d.c.workers)
+	for _, p := range list {
+		d.announcePort(p.spec)
 	}
 }
 
 // abandon gives back what assemble made before it failed. The error that made it
 // fail is the one to tell.
 func (d *daemon) abandon() {
-	for _, p := range d.ports {
-		p.server.Close()
+	for _, p := range d.ports.all() {
+		_ = closeSoon(p.behind)
 	}
 	if d.adapter != nil {
 		_ = d.adapter.Close(context.Background())
 	}
 }
 
-// newPort attaches a device to the switch and binds its socket; an error names
-// the flag that asked for them.
-func (d *daemon) newPort(spec portSpec, o vswitch.PortOptions, c config, budget *sharedmem.Budget) (*port, error) {
+// newVM attaches a device to the switch and binds its socket; an error names the
+// flag that asked for them. Until the device is the caller's nothing of it is
+// left on an error.
+func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (v *vm, err error) {
 	home := 0 // a worker with few rings
 	if d.balancer != nil {
 		home = 1 + balancing.Home
@@ -133,16 +124,33 @@ func (d *daemon) newPort(spec portSpec, o vswitch.PortOptions, c config, budget 
 	if err != nil {
 		return nil, fmt.Errorf("--port %s: %w", spec.name, err)
 	}
-	options, err := socketOptions(spec, c)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeSoon(device))
+		}
+	}()
+	options, err := socketOptions(spec, d.c)
 	if err != nil {
 		return nil, err
 	}
-	options.Budget, options.Log = budget, d.log
+	options.Budget, options.Log = d.budget, d.log
 	server, err = vhostuser.NewServer(device, options)
 	if err != nil {
 		return nil, fmt.Errorf("--port %s: %w", spec.name, err)
 	}
-	return &port{name: spec.name, device: device, server: server}, nil
+	return &vm{device: device, server: server}, nil
+}
+
+// closer is a port, a VM's device, a binding.
+type closer interface {
+	Close(ctx context.Context) error
+}
+
+// closeSoon closes what is not served.
+func closeSoon(c closer) error {
+	ctx, cancel := context.WithTimeout(context.Background(), quiesceTimeout)
+	defer cancel()
+	return c.Close(ctx)
 }
 
 // socketOptions say where a port's front-ends come from.

@@ -140,7 +140,7 @@ func (p *portSpec) option(key, value string) (err error) {
 	case "socket-mode", "socket-owner", "socket-group":
 		return p.access.set(key, value, key+"="+value)
 	default:
-		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, vlan, trunk, native, protected, mirror, transparent, role, socket-mode, socket-owner and socket-group", key)
+		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, vlan, trunk, native, protected, mirror, sink, transparent, role, socket-mode, socket-owner and socket-group", key)
 	}
 	return err
 }
@@ -186,9 +186,10 @@ func parseMask(s string) (mask virtio.Features, err error) {
 }
 
 // joinPorts checks that no two ports are in each other's way, and gives each
-// one an address of its own when it has none.
+// one an address of its own when it has none. Two may be told one address: a VM
+// moves from one to the other, and has it where it runs.
 func joinPorts(ports []portSpec, host string) error {
-	names, paths, fds, macs := map[string]bool{}, map[string]string{}, map[int]string{}, map[[6]byte]string{}
+	names, paths, fds := map[string]bool{}, map[string]string{}, map[int]string{}
 	for i := range ports {
 		p := &ports[i]
 		if names[p.name] {
@@ -211,10 +212,6 @@ func joinPorts(ports []portSpec, host string) error {
 		if p.mac == [6]byte{} {
 			p.mac = netdev.DeriveMAC(host, p.name)
 		}
-		if other := macs[p.mac]; other != "" {
-			return fmt.Errorf("--port %s: mac %s is already that of port %s; each VM needs its own", p.name, net.HardwareAddr(p.mac[:]), other)
-		}
-		macs[p.mac] = p.name
 	}
 	return joinMirrors(ports)
 }

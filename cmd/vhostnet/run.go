@@ -54,6 +54,7 @@ A port is NAME=PATH and, behind commas, options:
   trunk=A+B-C    the VM is in these VLANs, by tags; native=N: and in N, untagged
   protected=on   no frames from and to other protected ports
   mirror=PORT    copies of all its frames go to PORT, which gets nothing else
+                 (sink=on: it gets copies only, also before somebody mirrors)
   transparent=on passes on what no bridge does (LLDP, LACP, spanning tree)
   frontend=NAME  masks that a front-end needs: qemu, cloud-hypervisor, crosvm,
                  libkrun, dpdk

@@ -12,22 +12,15 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"vhostnet/netdev"
 	"vhostnet/queues"
-	"vhostnet/vhostuser"
+	"vhostnet/sharedmem"
 	"vhostnet/vswitch"
 	"vhostnet/worker"
 )
 
-// port is a running port: its device and the socket that front-ends come by.
-type port struct {
-	name   string
-	device *netdev.Device
-	server *vhostuser.Server
-}
-
 // daemon is the running program: everything below level 7, joined.
 type daemon struct {
+	c       config
 	log     hclog.Logger
 	group   *worker.Group
 	vswitch *vswitch.Switch
@@ -35,7 +28,8 @@ type daemon struct {
 
 	balancer *queues.Balancer // nil: ports stay where they began
 
-	ports  []*port
+	budget *sharedmem.Budget // of all guests' memory
+	ports  *ports
 	events *eventLog
 }
 
@@ -103,10 +97,11 @@ func (d *daemon) run(ctx context.Context, c config, r *reporter, asked <-chan os
 	defer endSessions()
 	reporting.Go(func() {
 		<-serving.Done()
+		d.ports.close()
 		d.drain()
 		endSessions()
 	})
-	err := d.servePorts(sessions)
+	err := d.ports.serve(sessions)
 	stop()
 	reporting.Wait()
 	if ctx.Err() != nil {
@@ -121,38 +116,20 @@ func (d *daemon) run(ctx context.Context, c config, r *reporter, asked <-chan os
 // drain brings what was taken from the guests to an end, on all ports before
 // the session of any one ends.
 func (d *daemon) drain() {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
-	defer cancel()
 	var draining sync.WaitGroup
-	for _, p := range d.ports {
-		draining.Go(func() {
-			if err := p.device.Drain(ctx); err != nil {
-				d.log.Warn("frames may be lost at the end", "port", p.name, "error", err)
-			}
-		})
+	for _, p := range d.ports.all() {
+		draining.Go(func() { d.drainPort(p) })
 	}
 	draining.Wait()
-}
-
-// servePorts serves every port until ctx ends, or until all sockets that were
-// handed over are done.
-func (d *daemon) servePorts(ctx context.Context) error {
-	errs := make([]error, len(d.ports))
-	var serving sync.WaitGroup
-	for i, p := range d.ports {
-		serving.Go(func() { errs[i] = p.server.Serve(ctx) })
-	}
-	serving.Wait()
-	return errors.Join(errs...)
 }
 
 // closePorts takes the ports off the switch after their last session.
 func (d *daemon) closePorts() error {
 	ctx, cancel := context.WithTimeout(context.Background(), quiesceTimeout)
 	defer cancel()
-	errs := make([]error, len(d.ports))
-	for i, p := range d.ports {
-		errs[i] = p.device.Close(ctx)
+	var errs []error
+	for _, p := range d.ports.all() {
+		errs = append(errs, p.behind.Close(ctx))
 	}
 	return errors.Join(errs...)
 }
@@ -172,7 +149,7 @@ func (d *daemon) report(ctx context.Context, r *reporter, interval time.Duration
 		case <-tick:
 		case <-asked:
 		}
-		if err := r.print(time.Now(), d.ports); err != nil {
+		if err := r.print(time.Now(), d.ports.all()); err != nil {
 			d.log.Error("counters cannot be printed", "error", err)
 		}
 	}

@@ -25,6 +25,7 @@ type reporter struct {
 type sample struct {
 	at   time.Time
 	port netdev.Snapshot
+	of   *port
 }
 
 func newReporter(out io.Writer, asJSON bool) *reporter {
@@ -69,10 +70,19 @@ type portReport struct {
 // print writes one report of all ports in one piece: a table, or a line of
 // JSON.
 func (r *reporter) print(now time.Time, ports []*port) error {
-	reports := make([]portReport, len(ports))
-	for i, p := range ports {
-		reports[i] = r.report(now, p.name, p.device.Snapshot(), p.server.Stats())
+	reports := []portReport{}
+	seen := map[string]sample{}
+	for _, p := range ports {
+		if p.vm == nil {
+			continue
+		}
+		if r.last[p.name].of != p { // another one of the name counts from 0
+			delete(r.last, p.name)
+		}
+		reports = append(reports, r.report(now, p.name, p.vm.device.Snapshot(), p.vm.server.Stats()))
+		seen[p.name] = sample{now, r.last[p.name].port, p}
 	}
+	r.last = seen
 	var b bytes.Buffer
 	if r.json {
 		err := json.NewEncoder(&b).Encode(map[string]any{"time": now.UTC().Format(time.RFC3339Nano), "ports": reports})
@@ -105,7 +115,7 @@ func (r *reporter) report(now time.Time, name string, s netdev.Snapshot, served 
 		out.TxRate, out.RxRate = rate(s.TxFrames, before.port.TxFrames, 1), rate(s.RxFrames, before.port.RxFrames, 1)
 		out.TxBits, out.RxBits = rate(s.TxBytes, before.port.TxBytes, 8), rate(s.RxBytes, before.port.RxBytes, 8)
 	}
-	r.last[name] = sample{now, s}
+	r.last[name] = sample{at: now, port: s}
 	return out
 }
 

@@ -38,6 +38,8 @@ func (s *switching) option(key, value string) (known bool, err error) {
 		s.protected, err = parseSwitch(key, value)
 	case "transparent":
 		s.transparent, err = parseSwitch(key, value)
+	case "sink":
+		s.sink, err = parseSwitch(key, value)
 	case "mirror":
 		s.mirror = value
 		if !portName.MatchString(value) {

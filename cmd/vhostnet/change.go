@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"vhostnet/vswitch"
+)
+
+// addPort adds a port while the program runs, and serves it. Whatever a user can
+// mend about it is a usageError.
+func (d *daemon) addPort(spec portSpec) (*port, error) {
+	added, err := d.ports.reserve(spec)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	defer d.ports.changes.Done()
+	p := added[0]
+	if err := d.openPort(p); err != nil {
+		d.ports.drop(p)
+		return nil, err
+	}
+	d.announcePort(p.spec)
+	return p, nil
+}
+
+// removePort removes a port with its VM's connection: frames that were taken
+// from the VM are delivered first, and when it returns nothing is written to the
+// VM's memory any more.
+func (d *daemon) removePort(name string) error {
+	p, err := d.ports.leave(name)
+	if err != nil {
+		return usageError{err}
+	}
+	defer d.ports.changes.Done()
+	defer d.ports.drop(p)
+	d.drainPort(p)
+	d.ports.end(p)
+	err = closeSoon(p.behind)
+	d.log.Info("port is removed", "port", name)
+	return err
+}
+
+// drainPort brings what was taken from a port to an end.
+func (d *daemon) drainPort(p *port) {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	if err := p.behind.Drain(ctx); err != nil {
+		d.log.Warn("frames may be lost at the end", "port", p.name, "error", err)
+	}
+}
+
+// openPort makes what is behind a reserved port.
+func (d *daemon) openPort(p *port) error {
+	var sink vswitch.PortID
+	if p.spec.mirror != "" {
+		to := d.ports.find(p.spec.mirror)
+		if to == nil || to.vm == nil {
+			return usageError{fmt.Errorf("port %s: mirror=%s: want a VM's port that is there already", p.name, p.spec.mirror)}
+		}
+		sink = to.vm.device.Port()
+	}
+	v, err := d.newVM(p.spec, p.spec.options(sink))
+	if err != nil {
+		return usageError{err}
+	}
+	if err := d.ports.open(p, v); err != nil {
+		return errors.Join(err, closeSoon(v))
+	}
+	return nil
+}
+
+// announcePort logs a port that was added.
+func (d *daemon) announcePort(spec portSpec) {
+	where := []any{"socket", spec.path}
+	if spec.fd >= 0 {
+		where = []any{"fd", spec.fd}
+	} else if spec.dial {
+		where = append(where, "role", "connect")
+	}
+	d.log.Info("port is open", append([]any{"port", spec.name, "mac", net.HardwareAddr(spec.mac[:]).String()}, where...)...)
+}

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"vhostnet/netdev"
+	"vhostnet/vhostuser"
+)
+
+// attachment is what is behind a port of the switch: a VM, or an uplink.
+type attachment interface {
+	// Serve brings frames from and to the port until ctx ends, or until there is
+	// nothing left to serve.
+	Serve(ctx context.Context) error
+	// Drain takes no more frames, for good, and returns when those that were
+	// taken are where they go.
+	Drain(ctx context.Context) error
+	// Close takes the port off the switch, after Serve has returned or instead
+	// of it, and gives back what it has.
+	Close(ctx context.Context) error
+}
+
+// vm is the attachment of a virtual machine.
+type vm struct {
+	device *netdev.Device
+	server *vhostuser.Server
+}
+
+func (v *vm) Serve(ctx context.Context) error { return v.server.Serve(ctx) }
+func (v *vm) Drain(ctx context.Context) error { return v.device.Drain(ctx) }
+
+func (v *vm) Close(ctx context.Context) error {
+	v.server.Close()
+	return v.device.Close(ctx)
+}
+
+// port is a place on the switch. Its fields but vm and behind are guarded by
+// ports.mu.
+type port struct {
+	name   string
+	spec   portSpec
+	behind attachment // nil until ports.open
+	vm     *vm        // behind, if it is one
+
+	stop    context.CancelFunc // ends Serve; nil: it has not begun
+	served  chan struct{}      // closed when Serve has returned
+	err     error              // of Serve
+	leaving bool               // it is being removed
+}
+
+// ports are the program's ports by name, and the owner of what serves them.
+// They come and go while it runs. Its methods may be called from any goroutine.
+type ports struct {
+	host string // what makes addresses of ports differ from host to host
+
+	mu      sync.Mutex
+	list    []*port         // in the order in which they were asked for
+	ctx     context.Context // that they are served under; nil: not yet
+	closed  bool            // none comes or goes any more but by the end
+	serving int
+	over    chan struct{}  // closed, once, when the last one has ended by itself
+	changes sync.WaitGroup // adds and removals that are under way
+}
+
+var errEnding = errors.New("the program is ending")
+
+func newPorts(host string) *ports {
+	return &ports{host: host, over: make(chan struct{})}
+}
+
+// reserve makes places for ports that are in nobody's way. Each is given an
+// attachment by open, or taken back by drop; the caller calls changes.Done
+// then.
+func (ps *ports) reserve(specs ...portSpec) ([]*port, error) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.closed {
+		return nil, errEnding
+	}
+	all := make([]portSpec, 0, len(ps.list)+len(specs))
+	for _, p := range ps.list {
+		all = append(all, p.spec)
+	}
+	before := len(all)
+	all = append(all, specs...)
+	if err := joinPorts(all, ps.host); err != nil {
+		return nil, err
+	}
+	for i, p := range ps.list {
+		if all[i].sink && !p.spec.sink {
+			return nil, fmt.Errorf("port %s was added as a port that sends, so it cannot get copies of another's frames now; want one that was added with sink=on", p.name)
+		}
+	}
+	added := make([]*port, len(specs))
+	for i, spec := range all[before:] {
+		added[i] = &port{name: spec.name, spec: spec}
+	}
+	ps.list = append(ps.list, added...)
+	ps.changes.Add(len(added))
+	return added, nil
+}
+
+// drop takes a port off the list.
+func (ps *ports) drop(p *port) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.list = slices.DeleteFunc(ps.list, func(q *port) bool { return q == p })
+}
+
+// open gives a reserved port what is behind it, and serves it if the others are
+// served. On an error the attachment is the caller's to close.
+func (ps *ports) open(p *port, behind attachment) error {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.closed {
+		return errEnding
+	}
+	p.behind = behind
+	p.vm, _ = behind.(*vm)
+	if ps.ctx != nil {
+		ps.start(p)
+	}
+	return nil
+}
+
+// start serves a port. The caller holds mu.
+func (ps *ports) start(p *port) {
+	ctx, cancel := context.WithCancel(ps.ctx)
+	p.stop, p.served = cancel, make(chan struct{})
+	ps.serving++
+	go func() {
+		err := p.behind.Serve(ctx)
+		cancel()
+		ps.mu.Lock()
+		defer ps.mu.Unlock()
+		p.err = err
+		ps.serving--
+		if ps.serving == 0 && !p.leaving && !ps.closed {
+			ps.closed = true // so none is started after this
+			close(ps.over)
+		}
+		close(p.served)
+	}()
+}
+
+// serve serves all ports until ctx ends, or until the last one has ended by
+// itself, as those on a socket that was handed over do. It returns when all have
+// ended.
+func (ps *ports) serve(ctx context.Context) error {
+	ps.mu.Lock()
+	ps.ctx = ctx
+	for _, p := range ps.list {
+		if p.behind != nil && !p.leaving {
+			ps.start(p)
+		}
+	}
+	ps.mu.Unlock()
+	select {
+	case <-ctx.Done():
+	case <-ps.over:
+	}
+	ps.close()
+	var errs []error
+	for _, p := range ps.all() {
+		<-p.served
+		errs = append(errs, p.err)
+	}
+	return errors.Join(errs...)
+}
+
+// end ends the service of a port, if it has begun, and waits for that.
+func (ps *ports) end(p *port) {
+	ps.mu.Lock()
+	stop, served := p.stop, p.served
+	ps.mu.Unlock()
+	if stop != nil {
+		stop()
+		<-served
+	}
+}
+
+// close lets no port come or go any more, and waits for those that are under
+// way.
+func (ps *ports) close() {
+	ps.mu.Lock()
+	ps.closed = true
+	ps.mu.Unlock()
+	ps.changes.Wait()
+}
+
+// all are the ports that are open, in their order.
+func (ps *ports) all() []*port {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	var list []*port
+	for _, p := range ps.list {
+		if p.behind != nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// find is the open port of a name, nil: there is none.
+func (ps *ports) find(name string) *port {
+	for _, p := range ps.all() {
+		if p.name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// leave begins the removal of a port: it is left to the caller, who ends with
+// drop and changes.Done.
+func (ps *ports) leave(name string) (*port, error) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	at := slices.IndexFunc(ps.list, func(p *port) bool { return p.name == name && p.behind != nil })
+	switch {
+	case ps.closed:
+		return nil, errEnding
+	case at < 0:
+		return nil, fmt.Errorf("there is no port %s", name)
+	case ps.list[at].leaving:
+		return nil, fmt.Errorf("port %s is being removed already", name)
+	}
+	for _, p := range ps.list {
+		if p.spec.mirror == name {
+			return nil, fmt.Errorf("the frames of port %s are copied to port %s; remove that one first", p.name, name)
+		}
+	}
+	p := ps.list[at]
+	p.leaving = true
+	ps.changes.Add(1)
+	return p, nil
+}
