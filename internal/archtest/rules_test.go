@@ -40,6 +40,10 @@ var rules = map[string]rule{
 	"queues":  {level: 4, imports: list("internal/sys metrics nbl sharedmem virtio virtqueue worker")},
 	"vswitch": {level: 4, imports: list("metrics nbl sharedmem virtio worker")}, // knows no ring
 
+	// Services of the user-mode network: they know no switch and no packet.
+	"uplink/usernet/internal/limit": {level: 3},
+	"uplink/usernet/internal/ndp":   {level: 4, imports: list("metrics"), external: list("gvisor.dev/gvisor/pkg/tcpip/ gvisor.dev/gvisor/pkg/tcpip")},
+
 	"netdev": {
 		level:    5,
 		imports:  list("internal/sys metrics nbl queues sharedmem vhostuser virtio virtqueue vswitch worker"),
