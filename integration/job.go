@@ -31,18 +31,9 @@ func (g *Guest) StartJob(ctx context.Context, argv ...string) (*Job, error) {
 	return j, err
 }
 
-// Stop asks the program to end, with SIGTERM.
-func (j *Job) Stop(ctx context.Context) error { return j.signal(ctx, "TERM") }
-
-// Pause makes the program stand still until Resume.
-func (j *Job) Pause(ctx context.Context) error { return j.signal(ctx, "STOP") }
-
-// Resume lets a program go on that stands still.
-func (j *Job) Resume(ctx context.Context) error { return j.signal(ctx, "CONT") }
-
-// signal sends a signal to the program, unless it has ended.
-func (j *Job) signal(ctx context.Context, name string) error {
-	_, err := j.guest.Shell(ctx, fmt.Sprintf("until [ -s %[1]s.pid ]; do sleep 0.01; done; [ -e %[1]s.code ] || kill -%[2]s $(cat %[1]s.pid)", j.file, name))
+// Stop asks the program to end, with SIGTERM, unless it has ended.
+func (j *Job) Stop(ctx context.Context) error {
+	_, err := j.guest.Shell(ctx, fmt.Sprintf("until [ -s %[1]s.pid ]; do sleep 0.01; done; [ -e %[1]s.code ] || kill -TERM $(cat %[1]s.pid)", j.file))
 	return err
 }
 

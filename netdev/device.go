@@ -147,6 +147,12 @@ func (r *ring) set(bit uint32, on bool) {
 	}
 }
 
+// polled reports whether a worker is to poll a ring that has a task.
+func (r *ring) polled() bool {
+	t, ok := r.task.(*txRing)
+	return r.is(ringEnabled) || ok && t.givenUp
+}
+
 var (
 	_ vhostuser.Device     = (*Device)(nil)
 	_ vhostuser.MTUSetter  = (*Device)(nil)

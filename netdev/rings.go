@@ -78,20 +78,23 @@ func (d *Device) serve(i int, q *virtqueue.Queue) error {
 func (d *Device) paired(i int) bool { return i < 2*d.o.Pairs }
 
 // EnableRing notes that the driver uses ring i or not. When it returns after
-// off, no worker uses the ring, and nothing of it is held: what could not be
-// delivered yet is dropped, as the memory of a ring that is not enabled is not
-// to be touched.
+// off, nothing of the ring is held: what could not be delivered yet is dropped.
+// No worker uses the ring any more, as the memory of a ring that is not enabled
+// is not to be touched, unless the driver has given it up (givenup.go).
 func (d *Device) EnableRing(i int, on bool) {
 	r := &d.rings[i]
 	r.set(ringEnabled, on)
 	if i%2 == 0 && d.paired(i) {
 		d.nic.EnableRx(i/2, on)
 	}
+	d.leaveAllGivenUp()
 	switch {
 	case r.task == nil:
 	case !on:
 		d.leave(i, metrics.ReasonDisabled)
+		d.giveUp(i)
 	default:
+		d.leaveGivenUp(i)
 		if err := d.attend(i); err != nil {
 			d.breakTask(i, err)
 		}
@@ -162,6 +165,7 @@ func (d *Device) StopRing(i int) virtqueue.State {
 func (d *Device) ended(i int) {
 	d.nic.NoteRing(i, nil)
 	d.rings[i].set(ringStarted|ringBroken, false)
+	d.leaveAllGivenUp()
 	if d.ctrl != nil && i == d.controlIndex() {
 		d.ctrl = nil
 		d.nic.SetModes(nil)
@@ -180,7 +184,7 @@ func (d *Device) ended(i int) {
 // attend lets the worker poll ring i if it is to be polled and is not.
 func (d *Device) attend(i int) error {
 	r := &d.rings[i]
-	if r.task == nil || !r.is(ringEnabled) {
+	if r.task == nil || !r.polled() {
 		return nil
 	}
 	d.tasks.Lock()

@@ -35,6 +35,8 @@ type txRing struct {
 	n      int                    // chains that were popped and not pushed back
 	holds  int                    // of them those that a device that drains knows of
 	told   bool                   // the owner knows that q is broken
+
+	givenUp bool // what is taken is dropped, see givenup.go; changed while no worker polls the ring
 }
 
 var (
@@ -63,6 +65,9 @@ func (t *txRing) Poll(c *worker.Context, budget int) (busy bool) {
 	}
 	if t.dev.draining.Load() {
 		return t.pour(c)
+	}
+	if t.givenUp {
+		return t.discard(c, min(budget, visitChains))
 	}
 	if t.n == 0 && !t.take(min(budget, visitChains)) {
 		return t.q.Broken() != nil

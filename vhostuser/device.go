@@ -54,9 +54,11 @@ type Device interface {
 
 	// EnableRing is called when SET_VRING_ENABLE changes a ring's state, which
 	// is independent of whether it runs and survives its stop. A ring that is
-	// not enabled is left alone in memory. Rings are disabled at first and
-	// after Disconnected. Enabling looks at the ring, as its kick may have
-	// been consumed while it was disabled.
+	// not enabled is left alone in memory, unless the device can tell that its
+	// driver has given it up, and was not reset: what is in it may be given
+	// back then. Rings are disabled at first and after Disconnected. Enabling
+	// looks at the ring, as its kick may have been consumed while it was
+	// disabled.
 	EnableRing(i int, on bool)
 
 	// StopRing ends the service of running ring i: what is taken and cannot be
