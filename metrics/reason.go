@@ -18,6 +18,7 @@ const (
 	ReasonCsum    // a checksum was asked for outside the frame
 	ReasonGSO     // a segmentation was asked for that cannot be done
 	ReasonTooLong // longer than any frame can be
+	ReasonGivenUp // left in a transmit ring that the sender does not use any more
 
 	ReasonDisabled     // the ring is not enabled
 	ReasonStopped      // the ring is not started
@@ -54,6 +55,7 @@ var reasonNames = [NumReasons]string{
 	ReasonCsum:         "csum",
 	ReasonGSO:          "gso",
 	ReasonTooLong:      "too-long",
+	ReasonGivenUp:      "given-up",
 	ReasonDisabled:     "disabled",
 	ReasonStopped:      "stopped",
 	ReasonNoBuffer:     "no-buffer",

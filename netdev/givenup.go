@@ -70,7 +70,7 @@ func (t *txRing) discard(c *worker.Context, budget int) (busy bool) {
 	if n == 0 {
 		return false
 	}
-	t.dev.counters.Drops.Add(metrics.ReasonDisabled, uint64(n))
+	t.dev.counters.Drops.Add(metrics.ReasonGivenUp, uint64(n))
 	for i := range n {
 		t.used[i] = virtqueue.Used{Head: t.chains[i].Head}
 	}

@@ -28,13 +28,13 @@ func TestGivenUpTransmitRingIsEmptied(t *testing.T) {
 				for round := range 3 {
 					carry(t, a, 1, b, frame(macB, macA, 60, uint32(round)))
 					usePairs(ctx, t, a, 1)
-					before := r.devices["a"].Snapshot().Drops[metrics.ReasonDisabled]
+					before := r.devices["a"].Snapshot().Drops[metrics.ReasonGivenUp]
 					for i := range 100 {
 						r.must(a.Send(1, frame(macB, macA, 60, uint32(i))))
 					}
 					r.must(a.WaitSent(1))
-					if n := r.devices["a"].Snapshot().Drops[metrics.ReasonDisabled] - before; n != 100 {
-						t.Errorf("%d of 100 frames are counted as dropped, their ring being disabled", n)
+					if n := r.devices["a"].Snapshot().Drops[metrics.ReasonGivenUp] - before; n != 100 {
+						t.Errorf("%d of 100 frames are counted as dropped, their ring being given up", n)
 					}
 					carry(t, a, 0, b, frame(macB, macA, 60, 1000)) // and nothing before it
 					usePairs(ctx, t, a, 2)
