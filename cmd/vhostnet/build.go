@@ -30,7 +30,7 @@ func build(c config, log hclog.Logger) (*daemon, error) {
 }
 
 func (d *daemon) assemble(c config) (err error) {
-	if err := checkCPUs(c.cpus); err != nil {
+	if err := checkCPUs(c.cpus, c.saidCPUs); err != nil {
 		return usageError{err}
 	}
 	d.group, err = worker.NewGroup(worker.Options{Workers: c.workers, CPUs: c.cpus, OnStuck: func(*sys.Event) {
@@ -122,7 +122,7 @@ func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (v *vm, err error) 
 		},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("--port %s: %w", spec.name, err)
+		return nil, spec.said.wrong(err)
 	}
 	defer func() {
 		if err != nil {
@@ -136,7 +136,7 @@ func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (v *vm, err error) 
 	options.Budget, options.Log = d.budget, d.log
 	server, err = vhostuser.NewServer(device, options)
 	if err != nil {
-		return nil, fmt.Errorf("--port %s: %w", spec.name, err)
+		return nil, spec.said.wrong(err)
 	}
 	return &vm{device: device, server: server}, nil
 }
@@ -185,13 +185,13 @@ func takeSocket(fd int, o *vhostuser.Options) error {
 }
 
 // checkCPUs tries what the workers will do, on a thread that ends with it.
-func checkCPUs(cpus []int) error {
+func checkCPUs(cpus []int, said origin) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for good, so that nobody gets a pinned thread
 		for _, cpu := range cpus {
 			if err := sys.PinThread(cpu); err != nil {
-				result <- fmt.Errorf("--cpus %d: want CPUs of Cpus_allowed_list in /proc/self/status: %w", cpu, err)
+				result <- said.errorf("CPU %d: want CPUs of Cpus_allowed_list in /proc/self/status: %w", cpu, err)
 				return
 			}
 		}

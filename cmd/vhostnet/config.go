@@ -13,11 +13,12 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// config is what the flags mean.
+// config is what the flags and the configuration file mean.
 type config struct {
 	ports    []portSpec
 	workers  int
 	cpus     []int        // none, or one for each worker
+	saidCPUs origin       // of cpus, for errors
 	balance  bool         // ports between workers by their load
 	access   socketAccess // to sockets whose port does not say otherwise
 	interval time.Duration
@@ -34,62 +35,101 @@ const (
 // vmPort names the port of --socket-path and --fd.
 const vmPort = "vm"
 
-// parse judges the flags; every error is the user's.
-func (o *runOptions) parse() (c config, err error) {
-	steps := []func(*config) error{o.parsePorts, o.parseWorkers, o.parseSockets, o.parseOutput}
-	for _, step := range steps {
-		if err := step(&c); err != nil {
-			return config{}, err
-		}
+// parse judges the flags and the configuration file that they name; every
+// error is the user's. It finds all mistakes, not only the first one.
+func (o *runOptions) parse() (config, error) {
+	o, errs := o.withFile()
+	if o == nil {
+		return config{}, errs
+	}
+	var c config
+	for _, step := range []func(*config) error{o.parsePorts, o.parseWorkers, o.parseSockets, o.parseOutput} {
+		errs = errors.Join(errs, step(&c))
+	}
+	if errs == nil {
+		errs = o.checkAny(c)
+	}
+	if errs != nil {
+		return config{}, errs
 	}
 	return c, nil
 }
 
+// checkAny refuses a program without ports.
+func (o *runOptions) checkAny(c config) error {
+	switch {
+	case len(c.ports) > 0:
+		return nil
+	case o.file != "":
+		return startOf(o.file).errorf("no port is described; say for instance port \"web\" { socket = \"/run/vhostnet/web.sock\" }")
+	}
+	return errors.New("no port is given; say for instance --port web=/run/vhostnet/web.sock, and see vhostnet run --help")
+}
+
+// said is where a setting has its value from: a flag, or a line of the file.
+func (o *runOptions) said(setting, value string) origin {
+	if at, ok := o.places[setting]; ok {
+		return origin{setting + "=" + value, &at}
+	}
+	return origin{what: "--" + setting + " " + value}
+}
+
 func (o *runOptions) parsePorts(c *config) error {
+	var errs []error
 	for _, s := range o.ports {
 		p, err := parsePort(s)
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		c.ports = append(c.ports, p)
 	}
+	p, err := o.conventionalPort()
+	if p != nil {
+		c.ports = append(c.ports, *p)
+	}
+	errs = append(errs, err)
+	ports, err := takePassed(append(c.ports, o.filePorts...), o.passed)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	c.ports = ports
+	return errors.Join(append(errs, joinPorts(c.ports, hostID()))...)
+}
+
+// conventionalPort is that of --socket-path and --fd, if they are given.
+func (o *runOptions) conventionalPort() (*portSpec, error) {
+	said := origin{what: "--port " + vmPort}
 	switch {
 	case o.socketPath != "" && o.fd != "":
-		return errors.New("--socket-path and --fd exclude each other: both say where the one VM connects")
+		return nil, errors.New("--socket-path and --fd exclude each other: both say where the one VM connects")
 	case o.socketPath != "":
 		if err := checkPath(o.socketPath); err != nil {
-			return fmt.Errorf("--socket-path: %w", err)
+			return nil, fmt.Errorf("--socket-path: %w", err)
 		}
-		c.ports = append(c.ports, portSpec{name: vmPort, path: o.socketPath, fd: -1})
+		return &portSpec{name: vmPort, path: o.socketPath, fd: -1, said: said}, nil
 	case o.fd != "":
 		n, err := strconv.ParseUint(o.fd, 10, 31)
 		if err != nil {
-			return fmt.Errorf("--fd %s: want the number of an inherited socket, such as 3", o.fd)
+			return nil, fmt.Errorf("--fd %s: want the number of an inherited socket, such as 3", o.fd)
 		}
-		c.ports = append(c.ports, portSpec{name: vmPort, fd: int(n), from: "--fd " + o.fd})
+		return &portSpec{name: vmPort, fd: int(n), from: "--fd " + o.fd, said: said}, nil
 	}
-	ports, err := takePassed(c.ports, o.passed)
-	if err != nil {
-		return err
-	}
-	c.ports = ports
-	if len(c.ports) == 0 {
-		return errors.New("no port is given; say for instance --port web=/run/vhostnet/web.sock, and see vhostnet run --help")
-	}
-	return joinPorts(c.ports, hostID())
+	return nil, nil
 }
 
 func (o *runOptions) parseWorkers(c *config) (err error) {
+	c.saidCPUs = o.said("cpus", o.cpus)
 	if c.cpus, err = parseCPUs(o.cpus); err != nil {
-		return err
+		return c.saidCPUs.wrong(err)
 	}
 	if !slices.Contains(placements, o.placement) {
-		return fmt.Errorf("--placement %s: want %s", o.placement, listOf(placements))
+		return o.said("placement", o.placement).errorf("want %s", listOf(placements))
 	}
 	c.balance = o.placement == "balance"
 	switch {
 	case o.workers < 0 || o.workers > maxWorkers:
-		return fmt.Errorf("--workers %d: want 1 to %d, or 0 for half of the cores", o.workers, maxWorkers)
+		return o.said("workers", strconv.Itoa(o.workers)).errorf("want 1 to %d, or 0 for half of the cores", maxWorkers)
 	case o.workers > 0:
 		c.workers = o.workers
 	case len(c.cpus) > 0:
@@ -98,7 +138,7 @@ func (o *runOptions) parseWorkers(c *config) (err error) {
 		c.workers = max(1, runtime.NumCPU()/2)
 	}
 	if len(c.cpus) != 0 && len(c.cpus) != c.workers {
-		return fmt.Errorf("--cpus %s: want one CPU for each of %d workers", o.cpus, c.workers)
+		return c.saidCPUs.errorf("want one CPU for each of %d workers", c.workers)
 	}
 	return nil
 }
@@ -110,10 +150,10 @@ func parseCPUs(s string) (cpus []int, err error) {
 	for field := range strings.SplitSeq(s, ",") {
 		n, err := strconv.ParseUint(field, 10, 31)
 		if err != nil {
-			return nil, fmt.Errorf("--cpus %s: want numbers of CPUs such as 0,2", s)
+			return nil, errors.New("want numbers of CPUs such as 0,2")
 		}
 		if slices.Contains(cpus, int(n)) {
-			return nil, fmt.Errorf("--cpus %s: want each CPU once; two workers on CPU %d would wait for each other", s, n)
+			return nil, fmt.Errorf("want each CPU once; two workers on CPU %d would wait for each other", n)
 		}
 		cpus = append(cpus, int(n))
 	}
@@ -121,21 +161,21 @@ func parseCPUs(s string) (cpus []int, err error) {
 }
 
 func (o *runOptions) parseOutput(c *config) error {
+	var errs []error
 	if o.stats < 0 || o.stats > 0 && o.stats < minInterval {
-		return fmt.Errorf("--stats %s: want at least %s, or 0 for none", o.stats, minInterval)
+		errs = append(errs, o.said("stats", o.stats.String()).errorf("want at least %s, or 0 for none", minInterval))
 	}
-	if !slices.Contains(outputs, o.output) {
-		return fmt.Errorf("--output %s: want %s", o.output, listOf(outputs))
-	}
-	if !slices.Contains(logFormats, o.logFormat) {
-		return fmt.Errorf("--log-format %s: want %s", o.logFormat, listOf(logFormats))
-	}
-	if !slices.Contains(logLevels, o.logLevel) {
-		return fmt.Errorf("--log-level %s: want %s", o.logLevel, listOf(logLevels))
+	for _, s := range []struct {
+		setting, value string
+		words          []string
+	}{{"output", o.output, outputs}, {"log-format", o.logFormat, logFormats}, {"log-level", o.logLevel, logLevels}} {
+		if !slices.Contains(s.words, s.value) {
+			errs = append(errs, o.said(s.setting, s.value).errorf("want %s", listOf(s.words)))
+		}
 	}
 	c.interval, c.json = o.stats, o.output == "json"
 	c.logJSON, c.logLevel = o.logFormat == "json", hclog.LevelFromString(o.logLevel)
-	return nil
+	return errors.Join(errs...)
 }
 
 // hostID is what makes addresses of ports differ from host to host: the

@@ -20,6 +20,7 @@ type portSpec struct {
 	path   string
 	fd     int    // a socket that was handed over, instead of path; -1: none
 	from   string // who handed it over, for errors
+	said   origin // where the port is described
 	dial   bool   // the front-end listens at path
 	access socketAccess
 	mac    [6]byte
@@ -53,18 +54,18 @@ func parsePort(s string) (portSpec, error) {
 		return portSpec{}, fmt.Errorf("--port %q: want NAME=PATH, with a name of at most 63 letters, digits, '.', '_' and '-', such as web=/run/vhostnet/web.sock", s)
 	}
 	fields := strings.Split(rest, ",")
-	p := portSpec{name: name}
-	if err := p.place(fields[0]); err != nil {
-		return portSpec{}, fmt.Errorf("--port %s: %w", name, err)
+	p := portSpec{name: name, said: origin{what: "--port " + name}}
+	if err := p.putAt(fields[0]); err != nil {
+		return portSpec{}, p.said.wrong(err)
 	}
 	for _, field := range fields[1:] {
 		key, value, _ := strings.Cut(field, "=")
 		if err := p.option(key, value); err != nil {
-			return portSpec{}, fmt.Errorf("--port %s: %w", name, err)
+			return portSpec{}, p.said.wrong(err)
 		}
 	}
 	if err := errors.Join(p.consistent(), p.switching.consistent()); err != nil {
-		return portSpec{}, fmt.Errorf("--port %s: %w", name, err)
+		return portSpec{}, p.said.wrong(err)
 	}
 	return p, nil
 }
@@ -78,8 +79,8 @@ func checkPath(path string) error {
 	return nil
 }
 
-// place reads where a port's socket is: a path, or fd:N.
-func (p *portSpec) place(s string) error {
+// putAt reads where a port's socket is: a path, or fd:N.
+func (p *portSpec) putAt(s string) error {
 	p.path, p.fd = s, -1
 	number, ok := strings.CutPrefix(s, "fd:")
 	if !ok {
@@ -138,7 +139,9 @@ func (p *portSpec) option(key, value string) (err error) {
 			return fmt.Errorf("role=%s: want listen (the front-end connects) or connect (the front-end listens)", value)
 		}
 	case "socket-mode", "socket-owner", "socket-group":
-		return p.access.set(key, value, key+"="+value)
+		if err := p.access.set(key, value); err != nil {
+			return fmt.Errorf("%s=%s: %w", key, value, err)
+		}
 	default:
 		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, vlan, trunk, native, protected, mirror, sink, transparent, role, socket-mode, socket-owner and socket-group", key)
 	}
@@ -189,23 +192,25 @@ func parseMask(s string) (mask virtio.Features, err error) {
 // one an address of its own when it has none. Two may be told one address: a VM
 // moves from one to the other, and has it where it runs.
 func joinPorts(ports []portSpec, host string) error {
+	var errs []error
 	names, paths, fds := map[string]bool{}, map[string]string{}, map[int]string{}
 	for i := range ports {
 		p := &ports[i]
 		if names[p.name] {
-			return fmt.Errorf("--port %s: another port has the name; want one that differs", p.name)
+			errs = append(errs, p.said.errorf("another port has the name; want one that differs"))
+			continue // all else would follow from that
 		}
 		names[p.name] = true
 		if p.path != "" {
 			path := filepath.Clean(p.path)
 			if other := paths[path]; other != "" {
-				return fmt.Errorf("--port %s: %s is already the socket of port %s; each VM needs its own", p.name, p.path, other)
+				errs = append(errs, p.said.errorf("%s is already the socket of port %s; each VM needs its own", p.path, other))
 			}
 			paths[path] = p.name
 		}
 		if p.fd >= 0 {
 			if other := fds[p.fd]; other != "" {
-				return fmt.Errorf("--port %s: descriptor %d is already the socket of port %s; each VM needs its own", p.name, p.fd, other)
+				errs = append(errs, p.said.errorf("descriptor %d is already the socket of port %s; each VM needs its own", p.fd, other))
 			}
 			fds[p.fd] = p.name
 		}
@@ -213,7 +218,7 @@ func joinPorts(ports []portSpec, host string) error {
 			p.mac = netdev.DeriveMAC(host, p.name)
 		}
 	}
-	return joinMirrors(ports)
+	return errors.Join(append(errs, joinMirrors(ports))...)
 }
 
 // listOf is "a, b or c".

@@ -29,8 +29,9 @@ func TestParsePort(t *testing.T) {
 		},
 		"w=s,frontend=qemu": {name: "w", path: "s", fd: -1},
 	} {
+		want.said = origin{what: "--port " + want.name}
 		got, err := parsePort(s)
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(portSpec{}, socketAccess{}, switching{})); err != nil || diff != "" {
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(portSpec{}, socketAccess{}, switching{}, origin{})); err != nil || diff != "" {
 			t.Errorf("%s: %v\n%s", s, err, diff)
 		}
 	}

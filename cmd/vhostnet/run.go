@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -26,6 +28,11 @@ type runOptions struct {
 	output      string
 	logFormat   string
 	logLevel    string
+	file        string // a configuration file; "": none
+
+	flags     *pflag.FlagSet       // which settings were given, where there is a file
+	places    map[string]hcl.Range // of settings that the file has
+	filePorts []portSpec
 
 	out, log io.Writer
 }
@@ -38,7 +45,12 @@ var (
 	logLevels  = []string{"trace", "debug", "info", "warn", "error"}
 )
 
-const runHelp = `Run a switch with one port per --port and serve until SIGTERM.
+const runHelp = `Run a switch with one port per --port, or with what a configuration file
+describes, and serve until SIGTERM.
+
+FILE is HCL, or JSON of the same shape if its name ends in .json;
+docs/configuration.md explains its keys, "vhostnet check FILE" reads it and
+changes nothing. Flags go before what the file says; a --port is one more port.
 
 A port is NAME=PATH and, behind commas, options:
   mac=ADDRESS    the VM's address, whose frames go to a queue of its own
@@ -77,6 +89,7 @@ Counters go to standard output with --stats, or once at SIGUSR1; the log goes to
 standard error.`
 
 const runExamples = `  vhostnet run --port web=/tmp/web.sock --port db=/tmp/db.sock
+  vhostnet run /etc/vhostnet/vhostnet.hcl
   vhostnet run --port a=/tmp/a.sock,mac=52:54:00:00:00:01 --port b=/tmp/b.sock --stats 1s
   vhostnet run --port a=/tmp/a.sock,role=connect --port b=@b,socket-group=kvm
   vhostnet run --port a=/tmp/a.sock,mode=poll --port b=/tmp/b.sock,mode=poll --workers 1 --cpus 0
@@ -85,18 +98,44 @@ const runExamples = `  vhostnet run --port web=/tmp/web.sock --port db=/tmp/db.s
 
 func newRunCommand(opts *runOptions) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:               "run --port NAME=PATH ...",
+		Use:               "run [FILE | --port NAME=PATH ...]",
 		Short:             "Run a switch between VMs",
 		Long:              runHelp,
 		Example:           runExamples,
-		Args:              noArguments,
-		ValidArgsFunction: cobra.NoFileCompletions,
+		Args:              opts.takeFile,
+		ValidArgsFunction: completeFile,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return opts.run(cmd.Context()) },
+	}
+	cmd.Flags().StringVar(&opts.file, "config", "", "a configuration `FILE`, as the argument")
+	if err := cmd.MarkFlagFilename("config", fileExtensions...); err != nil {
+		panic(err) // there is no such flag
 	}
 	cmd.Flags().StringArrayVarP(&opts.ports, "port", "p", nil, "a VM's port, `NAME=PATH[,option...]`; repeat for each VM")
 	opts.addSettings(cmd)
 	opts.addConventions(cmd)
+	opts.flags = cmd.Flags()
 	return cmd
+}
+
+// takeFile takes the configuration file that is run's only argument.
+func (o *runOptions) takeFile(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case len(args) > 1:
+		return usageError{fmt.Errorf("%s takes one configuration file, and %q is a second argument; see %s --help", cmd.CommandPath(), args[1], cmd.CommandPath())}
+	case o.file != "":
+		return usageError{fmt.Errorf("%s and --config %s: want one configuration file", args[0], o.file)}
+	}
+	o.file = args[0]
+	return nil
+}
+
+// fileExtensions are the endings of configuration files.
+var fileExtensions = []string{"hcl", "json"}
+
+func completeFile(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return fileExtensions, cobra.ShellCompDirectiveFilterFileExt
 }
 
 // addConventions adds the flags by which management software serves one VM.

@@ -33,13 +33,13 @@ func (a socketAccess) or(b socketAccess) socketAccess {
 	return a
 }
 
-// set takes one setting; its errors say what is wanted. what begins them.
-func (a *socketAccess) set(key, value, what string) (err error) {
+// set takes one setting; its errors say what is wanted.
+func (a *socketAccess) set(key, value string) (err error) {
 	switch key {
 	case "socket-mode":
-		a.mode, err = parseSocketMode(value, what)
+		a.mode, err = parseSocketMode(value)
 	case "socket-owner":
-		a.owner, err = parseIdentity(value, what, "user", "libvirt-qemu", func(name string) (string, error) {
+		a.owner, err = parseIdentity(value, "user", "libvirt-qemu", func(name string) (string, error) {
 			u, err := user.Lookup(name)
 			if err != nil {
 				return "", err
@@ -47,7 +47,7 @@ func (a *socketAccess) set(key, value, what string) (err error) {
 			return u.Uid, nil
 		})
 	case "socket-group":
-		a.group, err = parseIdentity(value, what, "group", "kvm", func(name string) (string, error) {
+		a.group, err = parseIdentity(value, "group", "kvm", func(name string) (string, error) {
 			g, err := user.LookupGroup(name)
 			if err != nil {
 				return "", err
@@ -58,39 +58,38 @@ func (a *socketAccess) set(key, value, what string) (err error) {
 	return err
 }
 
-func parseSocketMode(s, what string) (os.FileMode, error) {
+func parseSocketMode(s string) (os.FileMode, error) {
 	mode, err := strconv.ParseUint(s, 8, 32)
 	if err != nil || mode == 0 || mode > 0o777 {
-		return 0, fmt.Errorf("%s: want octal permissions such as 0660", what)
+		return 0, errors.New("want octal permissions such as 0660")
 	}
 	return os.FileMode(mode), nil
 }
 
 // parseIdentity gives the number of a user or group that is named or numbered.
-func parseIdentity(s, what, kind, example string, lookup func(string) (string, error)) (string, error) {
+func parseIdentity(s, kind, example string, lookup func(string) (string, error)) (string, error) {
 	if _, err := strconv.ParseUint(s, 10, 31); err == nil {
 		return s, nil
 	}
 	id, err := lookup(s)
 	if err != nil {
-		return "", fmt.Errorf("%s: want the name or number of a %s of this system, such as %s", what, kind, example)
+		return "", fmt.Errorf("want the name or number of a %s of this system, such as %s", kind, example)
 	}
 	return id, nil
 }
 
 // parseSockets reads what holds for the sockets of all ports.
 func (o *runOptions) parseSockets(c *config) error {
-	for _, flag := range []struct{ key, value string }{
+	var errs []error
+	for _, s := range []struct{ setting, value string }{
 		{"socket-mode", o.socketMode}, {"socket-owner", o.socketOwner}, {"socket-group", o.socketGroup},
 	} {
-		if flag.value == "" && flag.key != "socket-mode" {
+		if s.value == "" && s.setting != "socket-mode" {
 			continue
 		}
-		if err := c.access.set(flag.key, flag.value, fmt.Sprintf("--%s %s", flag.key, flag.value)); err != nil {
-			return err
-		}
+		errs = append(errs, o.said(s.setting, s.value).wrong(c.access.set(s.setting, s.value)))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // passedSocket is one that a supervisor opened before the program began.
@@ -127,11 +126,11 @@ func takePassed(ports []portSpec, passed []passedSocket) ([]portSpec, error) {
 		i := indexOfPort(ports, s.name)
 		if i < 0 {
 			i = len(ports)
-			ports = append(ports, portSpec{name: s.name, fd: -1})
+			ports = append(ports, portSpec{name: s.name, fd: -1, said: origin{what: "passed socket " + s.name}})
 		}
 		p := &ports[i]
 		if p.fd >= 0 || p.dial {
-			return nil, fmt.Errorf("--port %s: a socket is passed under this name, and the port says another one; leave one of them out", s.name)
+			return nil, p.said.errorf("a socket is passed under this name, and the port says another one; leave one of them out")
 		}
 		p.path, p.fd, p.from = "", s.fd, "passed socket "+s.name
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -98,6 +99,7 @@ func parseSwitch(key, value string) (bool, error) {
 
 // joinMirrors marks the ports that watch others.
 func joinMirrors(ports []portSpec) error {
+	var errs []error
 	for i := range ports {
 		p := &ports[i]
 		if p.mirror == "" {
@@ -105,14 +107,15 @@ func joinMirrors(ports []portSpec) error {
 		}
 		at := indexOfPort(ports, p.mirror)
 		if at < 0 || at == i {
-			return fmt.Errorf("--port %s: mirror=%s: want the name of another port", p.name, p.mirror)
+			errs = append(errs, p.said.errorf("mirror=%s: want the name of another port", p.mirror))
+			continue
 		}
 		ports[at].sink = true
 	}
 	for _, p := range ports {
 		if p.sink && (p.mirror != "" || p.protected || p.vlan.Access != 0 || len(p.vlan.Trunk) > 0) {
-			return fmt.Errorf("--port %s: it gets copies of another port's frames and nothing else; want no vlan, trunk, protected and mirror for it", p.name)
+			errs = append(errs, p.said.errorf("it gets copies of another port's frames and nothing else; want no vlan, trunk, protected and mirror for it"))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

@@ -67,6 +67,10 @@ var badFlags = []struct {
 	{"--port vm=PATH --socket-path PATH2", []string{"--port vm", "another port has the name"}},
 	{"--port web=PATH --socket-path PATH", []string{"--port vm", "already the socket of port web"}},
 	{"-p", []string{"--port", "NAME=PATH"}},
+	{"--config", []string{"--config", "FILE"}},
+	{"--config PATH", []string{"configuration file", "no such file", "see vhostnet run --help"}},
+	{"--config PATH PATH2", []string{"want one configuration file"}},
+	{"PATH PATH2", []string{"second argument", "see vhostnet run --help"}},
 
 	{"--socket-path", []string{"--socket-path", "PATH"}},
 	{"--socket-path @", []string{"--port vm", "abstract", "missing"}},
@@ -148,6 +152,10 @@ var badCommands = []struct {
 	{"conform --socket PATH -o xml", []string{"--output xml", "table or json"}},
 	{"conform --socket PATH --only start-qemu-10", []string{"--only start-qemu-10", "did you mean", "start-qemu-10.0"}},
 	{"conform --socket PATH --only everything", []string{"--only everything", "a report lists them"}},
+	{"check", []string{"check takes one configuration file", "see vhostnet check --help"}},
+	{"check PATH PATH2", []string{"check takes one configuration file"}},
+	{"check PATH", []string{"configuration file", "no such file"}},
+	{"check PATH -o xml", []string{"--output xml", "table or json"}},
 	{"completion tcsh", []string{"completion tcsh", "bash, zsh or fish"}},
 	{"completion bash zsh", []string{"completion zsh", "bash, zsh or fish"}},
 	{"--port web=PATH", []string{"--port", "vhostnet run has it"}},
@@ -216,6 +224,8 @@ var goodFlags = []string{
 	"--port web=PATH --socket-path PATH2",
 	"--port web=PATH --fd FD",
 	"--fd FD",
+	"--config CONFIG --port web=PATH",
+	"CONFIG --port web=PATH",
 	"--port web=PATH --workers 0",
 	"--port web=PATH --workers 3",
 	"--port web=PATH --cpus CPU",
@@ -244,12 +254,12 @@ func TestGoodUsage(t *testing.T) {
 	vutest.CheckLeaks(t)
 	for _, args := range goodFlags {
 		dir := t.TempDir()
-		list := args
+		list, config := args, writeFile(t, "v.hcl", "workers = 2\nport \"db\" { socket = \"@vhostnet-test-file\" }\n")
 		if strings.Contains(list, "FD") {
 			list = strings.ReplaceAll(list, "FD", fmt.Sprint(listeningFD(t, filepath.Join(dir, "inherited"))))
 		}
 		list = strings.NewReplacer("PATH2", filepath.Join(dir, "second"), "PATH", filepath.Join(dir, "socket"),
-			"USER", fmt.Sprint(os.Getuid()), "GROUP", fmt.Sprint(os.Getgid()), "CPU", allowedCPU(t)).Replace(list)
+			"USER", fmt.Sprint(os.Getuid()), "GROUP", fmt.Sprint(os.Getgid()), "CPU", allowedCPU(t), "CONFIG", config).Replace(list)
 		code, out, log := runHere(ended(), append([]string{"run"}, strings.Fields(list)...)...)
 		if code != exitDone || out != "" {
 			t.Errorf("vhostnet run %s: exit code %d, output %q, log %q", args, code, out, log)

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"github.com/hashicorp/hcl/v2"
+)
+
+// kind is what a key of the configuration file takes.
+type kind uint8
+
+const (
+	scalar kind = iota // a string or a number
+	onOff              // true or false, and on or off in flags
+	plus               // a list, joined by '+' in flags
+	comma              // a list, joined by ',' in flags
+)
+
+// key is an attribute of the configuration file. Each stands for a flag or for
+// an option of one, which judges the value.
+type key struct {
+	name   string // in the file
+	option string // the flag or option
+	kind   kind
+}
+
+// settingKeys are the flags of addSettings.
+var settingKeys = []key{
+	{"workers", "workers", scalar},
+	{"cpus", "cpus", comma},
+	{"placement", "placement", scalar},
+	{"socket_mode", "socket-mode", scalar},
+	{"socket_owner", "socket-owner", scalar},
+	{"socket_group", "socket-group", scalar},
+	{"stats", "stats", scalar},
+	{"output", "output", scalar},
+	{"log_format", "log-format", scalar},
+	{"log_level", "log-level", scalar},
+}
+
+// blocks are those at the top of the file.
+var blocks = []string{"switch", "port"}
+
+// socketKey is what --port has between '=' and the first comma.
+const socketKey = "socket"
+
+// portKeys are a port's place and its options.
+var portKeys = []key{
+	{socketKey, "", scalar},
+	{"role", "role", scalar},
+	{"mac", "mac", scalar},
+	{"mode", "mode", scalar},
+	{"mtu", "mtu", scalar},
+	{"pairs", "pairs", scalar},
+	{"mask", "mask", plus},
+	{"frontend", "frontend", scalar},
+	{"vlan", "vlan", scalar},
+	{"trunk", "trunk", plus},
+	{"native", "native", scalar},
+	{"protected", "protected", onOff},
+	{"mirror", "mirror", scalar},
+	{"sink", "sink", onOff},
+	{"transparent", "transparent", onOff},
+	{"socket_mode", "socket-mode", scalar},
+	{"socket_owner", "socket-owner", scalar},
+	{"socket_group", "socket-group", scalar},
+}
+
+// bodySchema says which keys and blocks may be in a body of the file.
+func bodySchema(keys []key, blocks ...string) *hcl.BodySchema {
+	s := &hcl.BodySchema{}
+	for _, k := range keys {
+		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: k.name})
+	}
+	for _, b := range blocks {
+		s.Blocks = append(s.Blocks, hcl.BlockHeaderSchema{Type: b, LabelNames: []string{"name"}})
+	}
+	return s
+}
