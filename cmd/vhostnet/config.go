@@ -25,6 +25,7 @@ type config struct {
 	json     bool // form of the counters
 	logJSON  bool
 	logLevel hclog.Level
+	reload   *reload // nil: nobody asks for that
 }
 
 const (
@@ -51,6 +52,11 @@ func (o *runOptions) parse() (config, error) {
 	}
 	if errs != nil {
 		return config{}, errs
+	}
+	for i := range c.ports {
+		if p := &c.ports[i]; p.fd < 0 && !p.dial {
+			p.access = p.access.or(c.access)
+		}
 	}
 	return c, nil
 }

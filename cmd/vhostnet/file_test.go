@@ -176,7 +176,7 @@ port "b" { socket = "fd:1000" }
 	sameConfig(t, "file", got, want)
 	// Flags go before the file, also where they say what is the default.
 	want.interval, want.balance = 0, false
-	want.ports = append([]portSpec{{name: "c", path: "/c", fd: -1}}, want.ports...)
+	want.ports = append([]portSpec{{name: "c", path: "/c", fd: -1, access: socketAccess{mode: 0o600, owner: "7"}}}, want.ports...)
 	if err := joinPorts(want.ports, hostID()); err != nil {
 		t.Fatal(err)
 	}

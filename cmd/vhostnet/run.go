@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -51,6 +54,7 @@ describes, and serve until SIGTERM.
 FILE is HCL, or JSON of the same shape if its name ends in .json;
 docs/configuration.md explains its keys, "vhostnet check FILE" reads it and
 changes nothing. Flags go before what the file says; a --port is one more port.
+SIGHUP reads FILE anew: ports that are in it and as they were are not touched.
 
 A port is NAME=PATH and, behind commas, options:
   mac=ADDRESS    the VM's address, whose frames go to a queue of its own
@@ -187,6 +191,12 @@ func (o *runOptions) run(ctx context.Context) error {
 	c, err := o.parse()
 	if err != nil {
 		return usageError{err}
+	}
+	if o.file != "" {
+		asked := make(chan os.Signal, 1) // one more reads it as it is then
+		signal.Notify(asked, syscall.SIGHUP)
+		defer signal.Stop(asked)
+		c.reload = &reload{o.file, o.parse, asked}
 	}
 	var log hclog.Logger
 	lines := newOutlet(o.log, logQueue, func(lost uint64, err error) {

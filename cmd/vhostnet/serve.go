@@ -90,6 +90,9 @@ func (d *daemon) run(ctx context.Context, c config, r *reporter, asked <-chan os
 		stop()
 	})
 	reporting.Go(func() { d.report(serving, r, c.interval, asked) })
+	if c.reload != nil {
+		reporting.Go(func() { d.reloads(serving, c) })
+	}
 	if d.balancer != nil {
 		reporting.Go(func() { d.balance(serving) })
 	}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"slices"
+)
+
+// reload is how the configuration is read anew.
+type reload struct {
+	file  string
+	read  func() (config, error)
+	asked <-chan os.Signal
+}
+
+// reloads reads the configuration whenever it is asked to, until ctx ends. What
+// cannot be taken is not taken at all.
+func (d *daemon) reloads(ctx context.Context, old config) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-old.reload.asked:
+		}
+		c, err := old.reload.read()
+		var p *plan
+		if err == nil {
+			p, err = newPlan(old, c)
+		}
+		if err == nil {
+			err = d.follow(p)
+		}
+		switch {
+		case errors.Is(err, errEnding):
+		case err != nil:
+			d.log.Error("the new configuration is not taken, what was there stays", "file", old.reload.file, "error", oneLine(err))
+		default:
+			c.reload = old.reload
+			old = c
+			if level := c.logLevel; level != d.log.GetLevel() {
+				d.log.SetLevel(level)
+			}
+			d.log.Info("configuration is read anew", "added", len(p.add)-p.replaced, "removed", len(p.remove)-p.replaced, "replaced", p.replaced)
+		}
+	}
+}
+
+// plan is what leads from one configuration to another. Ports that others added
+// at run time are in neither.
+type plan struct {
+	remove   []portSpec // before, in this order
+	add      []portSpec // after that, in this order
+	replaced int        // of both
+}
+
+// newPlan compares two configurations; the error says what cannot change while
+// the program runs.
+func newPlan(old, c config) (*plan, error) {
+	errs := []error{settingsChanged(old, c)}
+	p := &plan{}
+	for _, was := range old.ports {
+		i := indexOfPort(c.ports, was.name)
+		if i >= 0 && samePort(was, c.ports[i]) && !replacedBehind(old, c, was.mirror) {
+			continue
+		}
+		p.remove = append(p.remove, was)
+		if i >= 0 {
+			p.replaced++
+			errs = append(errs, replaceable(was, c.ports[i]))
+		}
+	}
+	for _, is := range c.ports {
+		i := indexOfPort(old.ports, is.name)
+		if i >= 0 && indexOfPort(p.remove, is.name) < 0 {
+			continue
+		}
+		p.add = append(p.add, is)
+		if i < 0 && is.fd >= 0 {
+			errs = append(errs, is.said.errorf("an inherited socket can be taken at the start only; want a path"))
+		}
+	}
+	watched := func(a, b portSpec) int { return boolInt(b.sink) - boolInt(a.sink) }
+	slices.SortStableFunc(p.add, watched)                                             // what is mirrored names them
+	slices.SortStableFunc(p.remove, func(a, b portSpec) int { return watched(b, a) }) // and needs them
+	return p, errors.Join(errs...)
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// samePort compares what two descriptions mean.
+func samePort(a, b portSpec) bool {
+	a.said, a.from, b.said, b.from = origin{}, "", origin{}, ""
+	return reflect.DeepEqual(a, b)
+}
+
+// replacedBehind reports that a port that watches is not the same any more, so
+// that those it watches have to be told.
+func replacedBehind(old, c config, name string) bool {
+	if name == "" {
+		return false
+	}
+	was, is := indexOfPort(old.ports, name), indexOfPort(c.ports, name)
+	return was < 0 || is < 0 || !samePort(old.ports[was], c.ports[is])
+}
+
+// replaceable refuses changes that the VM on the port could not follow: it
+// comes back with the features that it was offered before.
+func replaceable(was, is portSpec) error {
+	switch {
+	case was.fd >= 0 || is.fd >= 0:
+		return is.said.errorf("its socket is inherited and cannot be opened again; its options change when the program is started again")
+	case was.mask != is.mask, was.pairs != is.pairs, was.mtu != is.mtu:
+		return is.said.errorf("its VM keeps the features, queue pairs and MTU that it was offered; want mask, frontend, pairs and mtu as they were, or the port removed by one reload and added by another")
+	}
+	return nil
+}
+
+// settingsChanged refuses what holds for the whole program.
+func settingsChanged(old, c config) error {
+	for _, s := range []struct {
+		setting string
+		same    bool
+	}{
+		{"workers", old.workers == c.workers},
+		{"cpus", slices.Equal(old.cpus, c.cpus)},
+		{"placement", old.balance == c.balance},
+		{"stats", old.interval == c.interval},
+		{"output", old.json == c.json},
+		{"log-format", old.logJSON == c.logJSON},
+	} {
+		if !s.same {
+			return fmt.Errorf("%s has another value than at the start; want that one until the program is started again", s.setting)
+		}
+	}
+	return nil
+}
+
+// follow carries out a plan, or takes back what it has done of it.
+func (d *daemon) follow(p *plan) error {
+	for i, spec := range p.remove {
+		if err := d.removeSpec(spec); err != nil {
+			return errors.Join(err, d.addSpecs(p.remove[:i]))
+		}
+	}
+	var added []portSpec
+	for _, spec := range p.add {
+		opened, err := d.addPort(spec)
+		if err == nil {
+			added = append(added, opened.spec)
+			continue
+		}
+		for _, spec := range slices.Backward(added) {
+			err = errors.Join(err, d.removeSpec(spec))
+		}
+		return errors.Join(err, d.addSpecs(p.remove))
+	}
+	return nil
+}
+
+// removeSpec removes a port; that it was removed by somebody else is as well.
+func (d *daemon) removeSpec(spec portSpec) error {
+	if d.ports.find(spec.name) == nil {
+		return nil
+	}
+	return d.removePort(spec.name)
+}
+
+// addSpecs adds ports again, those first that were removed last.
+func (d *daemon) addSpecs(specs []portSpec) error {
+	var errs []error
+	for _, spec := range slices.Backward(specs) {
+		_, err := d.addPort(spec)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
