@@ -50,9 +50,14 @@ var rules = map[string]rule{
 		external: list(hclog),
 	},
 
+	"control": {
+		level: 6, imports: list("internal/sys"), // sees the rest by an interface of its own
+		external: list(hclog),
+	},
+
 	"cmd/vhostnet": {
 		level:    7, // the only place that knows all names
-		imports:  list("internal/sys metrics nbl netdev queues sharedmem vhostuser vhostuser/conform virtio virtqueue vswitch worker"),
+		imports:  list("control internal/sys metrics nbl netdev queues sharedmem vhostuser vhostuser/conform virtio virtqueue vswitch worker"),
 		external: list(hclog + " github.com/spf13/ github.com/coreos/go-systemd/v22/activation github.com/hashicorp/hcl/ github.com/zclconf/go-cty/"), syscall: true, // names of signals
 	},
 	// Other devices on the same packages: no Ethernet in them.
@@ -90,7 +95,7 @@ const hclog = "github.com/hashicorp/go-hclog"
 var helpers = list("virtqueue/vqtest virtqueue/internal/model vhostuser/vutest")
 
 // testExternal may be imported by any test.
-var testExternal = list("github.com/google/go-cmp/")
+var testExternal = list("github.com/google/go-cmp/ go.yaml.in/yaml/v3")
 
 // unsafeDirs are the packages that may have unsafe, in files *_unsafe.go.
 var unsafeDirs = list("internal/sys sharedmem")

@@ -1,0 +1,60 @@
+// Package control is the control API: ports, queues, filters, memory, the
+// forwarding table, counters and events, by HTTP and JSON on a unix socket. It
+// knows nothing of the packet's way: what it asks for it asks of a [Backend],
+// an interface of its own, which the program implements.
+//
+//	curl --unix-socket /run/vhostnet/control.sock http://x/v1/ports
+//	curl --unix-socket /run/vhostnet/control.sock http://x/openapi.yaml
+//
+// The verbs of queues and filters are those of package queues, which are those
+// of OID_RECEIVE_FILTER_* in NDIS:
+//
+//	ALLOCATE_QUEUE              POST   /v1/queues
+//	QUEUE_ALLOCATION_COMPLETE   POST   /v1/queues/complete   several, a status each
+//	QUEUE_PARAMETERS            GET, PATCH /v1/queues/{queue}
+//	FREE_QUEUE                  DELETE /v1/queues/{queue}    202 and PENDING while it waits
+//	ENUM_QUEUES                 GET    /v1/queues
+//	SET_FILTER                  POST   /v1/filters
+//	CLEAR_FILTER                DELETE /v1/filters/{filter}
+//	MOVE_FILTER                 POST   /v1/filters/{filter}/move
+//	ENUM_FILTERS                GET    /v1/filters?queue=N
+//	PARAMETERS                  GET    /v1/filters/{filter}
+//	capabilities                GET    /v1/capabilities
+//
+// An answer that is no success is an [Error]: the name of an NDIS status and a
+// sentence, and for a list that does not fit (?room=N) how much room it needs.
+//
+// # Who may ask
+//
+// A [Server] answers root and its own user, by the credentials that the kernel
+// has of the caller. Whoever is let in may do everything that the Backend can.
+//
+// # One caller's part
+//
+// The same routes serve a caller who is to see his own port only, a guest say:
+// make a [Handler] over a restricted Backend. It embeds [Nothing], which shows
+// and does nothing, and implements what the caller may do, by asking the whole
+// Backend and leaving out what is not his:
+//
+//	type guest struct {
+//		control.Nothing
+//		whole control.Backend
+//		port  string
+//	}
+//
+//	func (g guest) Queues() []control.Queue // those of whole whose Port is g.port
+//	func (g guest) SetFilter(r control.FilterRequest) (control.Filter, error) // checks the policy, sets r.Port
+//
+//	h := control.NewHandler(guest{whole: b, port: "web"}, control.HandlerOptions{Streams: 1, Body: 4096})
+//
+// Nothing of a Handler is shared with another one, so each caller has limits of
+// his own. Who the caller is the listener knows; an http.Server of the channel's
+// own serves the Handler, and a [Client] made by [NewClientOver] reaches it.
+//
+// # Slow callers
+//
+// Bodies, headers, connections and streams are bounded, in length, number and
+// time. A caller that sends nothing or reads nothing loses its connection; it
+// holds no lock and no goroutine but its own. Events wait in a queue of 256 for
+// each stream; what does not fit is lost, and the stream says how many.
+package control
