@@ -51,8 +51,7 @@ func (s *Sender) Ahead(l *sharedmem.Lines, chain *virtqueue.Chain) {
 	if s.offloads {
 		first = 0
 	}
-	l.Add(blocks[0], first)
-	l.Add(blocks[0], uint64(s.headerLen)+plainHeader-1)
+	l.Add(blocks[0], first, uint64(s.headerLen)+plainHeader-1)
 }
 
 // Wrap makes l the packet that chain carries: its head is copied out of guest
@@ -117,12 +116,11 @@ func (s *Sender) readHeader(mdls []MDL) virtio.NetHeader {
 func (l *List) copyHeader(limit uint32) {
 	n := min(l.Length, limit)
 	l.headerLen = uint16(n)
-	first, ok := l.contiguous(n)
-	switch {
-	case ok && n == plainHeader:
-		first.CopyTo64((*[plainHeader]byte)(l.header[:]), 0)
+	if first := l.MDLs[0]; n == plainHeader && first.Len() >= uint64(l.Offset)+plainHeader {
+		first.CopyTo64((*[plainHeader]byte)(l.header[:]), uint64(l.Offset)) // most frames
 		return
-	case ok:
+	}
+	if first, ok := l.contiguous(n); ok {
 		first.CopyTo(l.header[:n], 0)
 		return
 	}

@@ -42,7 +42,7 @@ type burst struct {
 	filled int  // of them, those given to units
 	full   bool // the ring has more of them than the burst has room for
 
-	receive [burstFrames]*nbl.List // receive NBLs, in the order of the units
+	receive [burstFrames]*nbl.List // where the units are copied to: MDLs over their chains
 	lists   int                    // how many were drawn
 	mdls    []nbl.MDL              // MDLs of units that have several chains
 	bytes   uint64                 // frame bytes of all placed units
@@ -56,10 +56,9 @@ type unit struct {
 	frame   int       // index in the batch
 	segment int       // which segment of that frame
 	reason  metrics.Reason
-	receive *nbl.List // where to: MDLs over the chains
-	first   int       // of its chains
+	first   int // of its chains
 	count   int
-	early   bool // virtio_net_hdr is written
+	whole   bool // the first MDL holds all of it
 }
 
 var bursts = worker.NewSlot(func() *burst { return &burst{mdls: make([]nbl.MDL, 0, 2*burstChains)} })
@@ -154,6 +153,9 @@ func (r *rxRing) gatherSoft(b *burst, soft *nbl.Softener, l *nbl.List, frame int
 func (r *rxRing) place(b *burst) error {
 	b.lists = r.pool.Get(b.receive[:b.n])
 	for b.placed < b.n {
+		if r.placePlain(b); b.placed == b.n {
+			break
+		}
 		u := &b.units[b.placed]
 		if u.reason == metrics.ReasonNone {
 			ok, err := r.reserve(b, u)
@@ -162,7 +164,6 @@ func (r *rxRing) place(b *burst) error {
 			}
 		}
 		if u.reason == metrics.ReasonNone {
-			b.bytes += uint64(u.list.Length)
 			b.bind(u, r.headerLen)
 		}
 		b.placed++
@@ -170,23 +171,30 @@ func (r *rxRing) place(b *burst) error {
 	return nil
 }
 
+// placePlain places units as long as the next buffer holds the next frame: most
+// frames.
+func (r *rxRing) placePlain(b *burst) {
+	chains, used, receive := b.chains[b.filled:b.popped], b.used[b.filled:b.popped], b.receive[b.placed:b.n]
+	n := min(len(chains), len(receive))
+	for i := range n {
+		u, c, l := &b.units[b.placed+i], &chains[i], receive[i]
+		need := r.headerLen + u.list.Length
+		if u.reason != metrics.ReasonNone || c.Readable != 0 || c.Writable < need {
+			n = i
+			break
+		}
+		u.first, u.count = b.filled+i, 1
+		l.MDLs, l.Offset, l.Length = c.WritableBlocks(), r.headerLen, u.list.Length
+		used[i] = virtqueue.Used{Head: c.Head, Len: need}
+		b.expect(u, l.MDLs[0], need)
+	}
+	b.placed, b.filled = b.placed+n, b.filled+n
+}
+
 // reserve finds the chains for a unit. It answers false when there are not
 // enough now; a frame that no number of chains can hold gets a reason.
 func (r *rxRing) reserve(b *burst, u *unit) (ok bool, err error) {
 	need := uint64(r.headerLen) + uint64(u.list.Length)
-	if b.filled < b.popped { // most frames: the next buffer holds them
-		if c := &b.chains[b.filled]; c.Readable == 0 && uint64(c.Writable) >= need {
-			u.first, u.count = b.filled, 1
-			b.filled++
-			return true, nil
-		}
-	}
-	return r.reserveMany(b, u, need)
-}
-
-// reserveMany is reserve for a frame that may take several chains, or for
-// which there are none at hand.
-func (r *rxRing) reserveMany(b *burst, u *unit, need uint64) (ok bool, err error) {
 	limit := 1
 	if r.mergeable {
 		limit = min(burstChains, r.q.Size())
@@ -253,15 +261,9 @@ func (r *rxRing) takeLate(b *burst, dst []virtqueue.Chain) (n int, err error) {
 // bind lays a unit's receive NBL over its chains and notes what of them will
 // be used: all of each but the last.
 func (b *burst) bind(u *unit, headerLen uint32) {
-	u.receive = b.receive[b.placed]
-	u.receive.Offset, u.receive.Length = headerLen, u.list.Length
+	l := b.receive[b.placed]
+	l.Offset, l.Length = headerLen, u.list.Length
 	left := headerLen + u.list.Length
-	if u.count == 1 {
-		c := &b.chains[u.first]
-		u.receive.MDLs = c.WritableBlocks()
-		b.used[u.first] = virtqueue.Used{Head: c.Head, Len: left}
-		return
-	}
 	start := len(b.mdls)
 	for i := u.first; i < u.first+u.count; i++ {
 		c := &b.chains[i]
@@ -270,60 +272,49 @@ func (b *burst) bind(u *unit, headerLen uint32) {
 		b.used[i] = virtqueue.Used{Head: c.Head, Len: n}
 		left -= n
 	}
-	u.receive.MDLs = b.mdls[start:]
+	l.MDLs = b.mdls[start:]
+	b.expect(u, l.MDLs[0], headerLen+u.list.Length)
 }
 
-// fetch asks for the first lines of all buffers that are to be written.
-func (r *rxRing) fetch(b *burst) {
-	for i := range b.units[:b.placed] {
-		u := &b.units[i]
-		if u.reason != metrics.ReasonNone {
-			continue
-		}
-		b.lines.Add(u.receive.MDLs[0], 0)
-		b.lines.Add(u.receive.MDLs[0], uint64(r.headerLen+min(u.list.Length, 64)-1))
-	}
-	b.lines.WillWrite()
+// expect notes what is to be written for a unit that has its buffers: need
+// bytes, of which the lines in first will be asked for ahead.
+func (b *burst) expect(u *unit, first nbl.MDL, need uint32) {
+	u.whole = first.Len() >= uint64(need)
+	b.bytes += uint64(u.list.Length)
+	b.lines.Add(first, 0, firstBytes-1)
 }
 
-// writeHeaders writes virtio_net_hdr of all frames before any payload: it
-// brings the lines of the receive buffers here while there is other work.
-func (r *rxRing) writeHeaders(b *burst) {
-	for i := range b.units[:b.placed] {
-		u := &b.units[i]
-		if u.reason != metrics.ReasonNone {
-			continue
-		}
-		if u.receive.MDLs[0].Len() >= uint64(r.headerLen)+uint64(u.list.Length) {
-			nbl.PutRxHeader(u.receive.MDLs[0], u.list, uint16(u.count), r.headerLen)
-			u.early = true
-		}
-	}
-}
+// firstBytes are those of a buffer that are asked for ahead: virtio_net_hdr and
+// the head of the frame.
+const firstBytes = virtio.MaxNetHeaderLen + 64
 
-// copyFrames makes the copy of every placed frame.
+// copyFrames writes virtio_net_hdr and makes the copy of every placed frame. The
+// lines of all receive buffers are asked for first, so that they come while the
+// others are written.
 func (r *rxRing) copyFrames(b *burst) {
+	b.lines.WillWrite()
 	for i := range b.units[:b.placed] {
 		u := &b.units[i]
 		switch {
 		case u.reason != metrics.ReasonNone:
-		case u.early:
-			nbl.CopyFrame(&u.receive.Buffer, u.list)
+		case u.whole:
+			nbl.PutRxHeader(b.receive[i].MDLs[0], u.list, uint16(u.count), r.headerLen)
+			nbl.CopyFrame(&b.receive[i].Buffer, u.list)
 		default:
-			r.copyScattered(u)
+			r.copyScattered(b.receive[i], u)
 		}
 	}
 }
 
 // copyScattered writes header and frame over as many MDLs as there are; the
 // header itself may lie across several.
-func (r *rxRing) copyScattered(u *unit) {
+func (r *rxRing) copyScattered(to *nbl.List, u *unit) {
 	h := nbl.RxHeader(u.list, uint16(u.count))
 	var b [virtio.MaxNetHeaderLen]byte
 	h.Encode(b[:r.headerLen])
-	to := nbl.NewCursor(u.receive.MDLs)
-	to.Write(b[:r.headerLen])
-	nbl.WriteFrame(&to, u.list)
+	cursor := nbl.NewCursor(to.MDLs)
+	cursor.Write(b[:r.headerLen])
+	nbl.WriteFrame(&cursor, u.list)
 }
 
 // publish gives the filled chains to the driver in one step and the others

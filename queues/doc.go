@@ -113,8 +113,7 @@
 //	gather         the head of the batch becomes units: a frame as it is, or the
 //	               complete frames that it is softened into for this driver
 //	place          chains are popped and given to the units, in avail order
-//	writeHeaders   virtio_net_hdr of all units: the cache lines come meanwhile
-//	copyFrames     the one copy of each frame, from guest to guest
+//	copyFrames     virtio_net_hdr and the one copy of each frame, from guest to guest
 //	publish        unused chains go back, used.idx moves once
 //	settle         receive NBLs go back to the pool, outcomes are counted
 //

@@ -160,8 +160,6 @@ func (r *rxRing) burst(b *burst, soft *nbl.Softener, batch []*nbl.List) (out out
 		return r.end(b, batch, metrics.ReasonBroken, err)
 	}
 	r.claim(b, batch)
-	r.fetch(b)
-	r.writeHeaders(b)
 	r.copyFrames(b)
 	if r.publish(b) {
 		out.call = r.oweCall()

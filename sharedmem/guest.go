@@ -67,8 +67,8 @@ func (g *guestProvider) view(p Parameters) (Memory, error) {
 	sg := make([]Segment, 0, len(g.m.regions))
 	for i := range g.m.regions {
 		r, w := &g.m.regions[i], &g.m.windows[i]
-		b, ok := w.Block(r.GPA, r.Size)
-		if !ok {
+		b := w.Find(r.GPA, r.Size)
+		if b.Len() == 0 {
 			return Memory{}, errors.New("sharedmem: a Map whose windows are not its regions")
 		}
 		va = append(va, b)

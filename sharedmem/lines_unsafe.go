@@ -15,10 +15,19 @@ type Lines struct {
 	at [MaxLines]uintptr
 }
 
-// Add notes the line of the byte at off. What does not fit is forgotten.
-func (l *Lines) Add(b Block, off uint64) {
-	if l.n < MaxLines && off < b.n {
-		l.at[l.n] = uintptr(b.p) + uintptr(off)
+// lineSize is the length of a cache line on the machines that have hints.
+const lineSize = 64
+
+// Add notes the lines of the bytes from and to of b, which may be one line and
+// need not be inside of b. What does not fit is forgotten.
+func (l *Lines) Add(b Block, from, to uint64) {
+	if l.n+2 > MaxLines {
+		return
+	}
+	first, last := uintptr(b.p)+uintptr(from), uintptr(b.p)+uintptr(to)
+	l.at[l.n], l.at[l.n+1] = first, last
+	l.n++
+	if (first^last)/lineSize != 0 {
 		l.n++
 	}
 }

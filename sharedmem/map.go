@@ -145,7 +145,7 @@ func (m *Map) Owner() string { return m.owner }
 // must lie in one region.
 func (m *Map) Block(gpa, n uint64) (Block, error) {
 	if w := find(m.windows, gpa); w != nil {
-		if b, ok := w.Block(gpa, n); ok {
+		if b := w.Find(gpa, n); b.Len() != 0 {
 			return b, nil
 		}
 	}
@@ -156,7 +156,7 @@ func (m *Map) Block(gpa, n uint64) (Block, error) {
 // They must lie in one region.
 func (m *Map) UserBlock(user, n uint64) (Block, error) {
 	if w := find(m.users, user); w != nil {
-		if b, ok := w.Block(user, n); ok {
+		if b := w.Find(user, n); b.Len() != 0 {
 			return b, nil
 		}
 	}
@@ -183,8 +183,8 @@ func (m *Map) Append(dst []Block, gpa, n uint64) ([]Block, bool) {
 			return dst, false
 		}
 		here := min(n, w.n-(gpa-w.base))
-		b, ok := w.Block(gpa, here)
-		if !ok {
+		b := w.Find(gpa, here)
+		if b.Len() == 0 {
 			return dst, false
 		}
 		out = append(out, b)

@@ -41,8 +41,8 @@ func TestMapTranslates(t *testing.T) {
 		if !ok {
 			t.Fatalf("no window at %#x", c.gpa)
 		}
-		fast, ok := w.Block(c.gpa, 8)
-		if !ok {
+		fast := w.Find(c.gpa, 8)
+		if fast.Len() == 0 {
 			t.Fatalf("no fast Block at %#x", c.gpa)
 		}
 		for name, b := range map[string]Block{"Block": block(t, m, c.gpa, 8), "UserBlock": user, "Window": fast} {
@@ -93,8 +93,8 @@ func TestV23_RangesOutsideRegions(t *testing.T) {
 			t.Errorf("UserBlock(%#x, %d): %v", c.at, c.n, err)
 		}
 		for _, w := range []Window{low, high, {}} {
-			if b, ok := w.Block(c.at, c.n); ok {
-				t.Errorf("Window.Block(%#x, %d): %d bytes", c.at, c.n, b.Len())
+			if b := w.Find(c.at, c.n); b.Len() != 0 {
+				t.Errorf("Window.Find(%#x, %d): %d bytes", c.at, c.n, b.Len())
 			}
 		}
 		dst := make([]Block, 1, 8)
@@ -194,8 +194,8 @@ func TestV27_ManyRegions(t *testing.T) {
 	}
 	for _, r := range table[:MaxRegions] {
 		w, ok := m.Window(r.GPA + page - 1)
-		if b, in := w.Block(r.GPA, page); !ok || !in || b.Len() != page {
-			t.Fatalf("region at %#x: found %v, inside %v", r.GPA, ok, in)
+		if b := w.Find(r.GPA, page); !ok || b.Len() != page {
+			t.Fatalf("region at %#x: found %v, %d bytes of it", r.GPA, ok, b.Len())
 		}
 		if _, err := m.UserBlock(r.User, page); err != nil {
 			t.Fatal(err)
@@ -297,7 +297,7 @@ func TestLookupsAllocateNothing(t *testing.T) {
 	dst := make([]Block, 0, 4)
 	if n := testing.AllocsPerRun(100, func() {
 		w, _ := m.Window(4 << 30)
-		_, _ = w.Block(4<<30, 64)
+		_ = w.Find(4<<30, 64)
 		_, _ = m.Append(dst, 100, 1500)
 		_, _ = m.Append(dst, 1<<40, 1500)
 		_, _ = m.Block(0, 8)
@@ -326,13 +326,13 @@ func TestReferencesAreChecked(t *testing.T) {
 	}
 }
 
-func BenchmarkWindowBlock(b *testing.B) {
+func BenchmarkWindowFind(b *testing.B) {
 	m := mapped(b, "web", pc(sealed(b, 128*page))...)
 	w, _ := m.Window(0)
 	var n uint64
 	for i := uint64(0); b.Loop(); i++ {
-		blk, _ := w.Block(i&0xfff0, 64)
-		n += blk.Len()
+		found := w.Find(i&0xfff0, 64)
+		n += found.Len()
 	}
 	_ = n
 }

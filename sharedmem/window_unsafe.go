@@ -11,16 +11,17 @@ type Window struct {
 	base uint64         // address of the first byte
 }
 
-// Block is the window of n bytes at guest address gpa. It fails when n is 0 or
-// a byte lies outside the region. It is small enough to be inlined.
-func (w *Window) Block(gpa, n uint64) (Block, bool) {
+// Find is the window of n bytes at guest address gpa, empty when n is 0 or a
+// byte lies outside the region. It is small enough to be inlined; a second
+// result would cost a loop more than the look-up.
+func (w *Window) Find(gpa, n uint64) Block {
 	// Below base, off wraps and is no less than w.n. n-1 makes 0 the largest
 	// length of all.
 	off := gpa - w.base
 	if off >= w.n || n-1 >= w.n-off {
-		return Block{}, false
+		return Block{}
 	}
-	return Block{unsafe.Add(w.p, off), n}, true
+	return Block{unsafe.Add(w.p, off), n}
 }
 
 // windowAt makes the Window of block for addresses from base on.

@@ -28,7 +28,12 @@ type Chain struct {
 func (c *Chain) ReadableBlocks() []sharedmem.Block { return c.blocks()[:c.readable] }
 
 // WritableBlocks are the Writable bytes, in order. None of them is empty.
-func (c *Chain) WritableBlocks() []sharedmem.Block { return c.blocks()[c.readable:] }
+func (c *Chain) WritableBlocks() []sharedmem.Block {
+	if c.readable == 0 {
+		return c.blocks()
+	}
+	return c.blocks()[c.readable:]
+}
 
 func (c *Chain) blocks() []sharedmem.Block {
 	if c.total > inlineBlocks {
@@ -37,13 +42,13 @@ func (c *Chain) blocks() []sharedmem.Block {
 	return c.inline[:c.total]
 }
 
-// setOne makes c the chain of one buffer, whose descriptor is meta.
-func (c *Chain) setOne(b sharedmem.Block, meta uint64) {
-	c.total = 1
+// setOne makes c the chain head of one buffer.
+func (c *Chain) setOne(head uint16, b sharedmem.Block, writable bool) {
+	c.Head, c.total = head, 1
 	c.inline[0] = b
-	if meta&metaWrite != 0 {
-		c.Readable, c.Writable, c.readable = 0, uint32(meta), 0
+	if writable {
+		c.Readable, c.Writable, c.readable = 0, uint32(b.Len()), 0
 		return
 	}
-	c.Readable, c.Writable, c.readable = uint32(meta), 0, 1
+	c.Readable, c.Writable, c.readable = uint32(b.Len()), 0, 1
 }

@@ -247,3 +247,31 @@ func TestV32_New(t *testing.T) {
 		t.Errorf("%d bytes are still mapped", bytes)
 	}
 }
+
+// TestPackedFirstSlotLast: until all slots of a batch are written, the driver
+// sees none of them used: the writing is cut off in the middle, by memory that
+// is gone.
+func TestPackedFirstSlotLast(t *testing.T) {
+	const size, most = 512, 300 // slots from 256 on lie in the page that goes
+	for name, first := range map[string]uint32{"chains of one slot": 1, "the first has two": 2} {
+		file, fd := softFile(t, 64*page)
+		r := newPackedRingIn(t, file, 62*page, size, 0, nil)
+		for range first - 1 {
+			r.slot(packedData, 8, 0, next|write)
+		}
+		for i := range uint16(most) {
+			r.slot(packedData, 8, i, write)
+		}
+		r.pop(most)
+		back := make([]virtqueue.Used, most)
+		for i := range back {
+			back[i] = virtqueue.Used{Head: uint16(i), Len: 8}
+		}
+		truncate(t, fd, 63*page)
+		wantFault(t, name, func() { r.q.Push(back) })
+		_, _, before := r.at(first)
+		if _, _, flags := r.at(0); flags&(avail|used) != avail || before&(avail|used) != avail|used {
+			t.Errorf("%s: flags of the first slot %#x, of the second chain's %#x; the driver must see the first unused and the others written", name, flags, before)
+		}
+	}
+}

@@ -6,9 +6,11 @@ import (
 )
 
 // Offsets in a descriptor of the packed ring, bytes (virtio 1.3, section
-// 2.8.13). id and flags are accessed as one aligned 32-bit word.
+// 2.8.13). id and flags are accessed as one aligned word of 32 bits, or of 64
+// together with len.
 const (
 	packedAddr    = 0
+	packedMeta    = 8 // len, id, flags
 	packedLen     = 8
 	packedIDFlags = 12
 )
@@ -39,6 +41,7 @@ const wrapBit = 1 << 15
 // size.
 type packed struct {
 	ring   sharedmem.Block // the descriptors
+	pairs  sharedmem.Pairs // the same as words
 	table  table           // the same for a walk
 	driver sharedmem.Block // the driver's event suppression area: whether it wants calls
 	device sharedmem.Block // the device's: whether it wants kicks
@@ -55,7 +58,7 @@ type packed struct {
 // newPacked lays the views over a ring that Config.check has accepted.
 func newPacked(c *Config) packed {
 	return packed{
-		ring: c.Desc, driver: c.Avail, device: c.Used,
+		ring: c.Desc, pairs: c.Desc.Pairs(), driver: c.Avail, device: c.Used,
 		table:    table{block: c.Desc, size: uint32(c.Size), order: consecutive},
 		size:     uint32(c.Size),
 		eventIdx: c.Features.Has(virtio.EventIdx),
@@ -142,47 +145,83 @@ func (p *packed) ready() (int, error) {
 	return 1, nil
 }
 
+// gather takes plain chains run by run, and each other chain by a walk.
 func (p *packed) gather(t *taker, dst []Chain) (n, arena int, err error) {
 	arena, p.gathered = t.used(), 0
-	ring, fifo, room, slow := p.ring, t.behind(), p.size-p.slots, t.slow
-	slot, want := p.slot(p.nextAvail), p.availableAs(p.nextAvail)
 	for n < len(dst) {
-		// When the bits say that the slot is available, all that the driver
-		// wrote for the chain before is seen by reads that follow: pairs with
-		// its release store of the first slot's flags.
-		word := ring.LoadAcquire32(descSize*slot + packedIDFlags)
-		if word&wordAvailUsed != want {
-			break
-		}
-		if room == 0 { // only a driver that rewrites slots it does not own gets here
-			return n, arena, broken(ReasonOverrun, uint64(slot), uint64(p.size))
-		}
-		c, chain := &dst[n], taken{uint16(word), 1}
-		d := packedDescriptor(ring.Load64(descSize*slot+packedAddr), uint64(ring.Load32(descSize*slot+packedLen))|uint64(word)<<32)
-		if b, ok := t.window.Block(d.addr, d.meta&metaLen); ok && d.meta&slow == 0 {
-			c.setOne(b, d.meta)
-		} else if chain, arena, err = p.walk(t, c, slot, d, room, arena); err != nil {
+		if p.slots+p.gathered == p.size { // only a driver that rewrites slots it does not own goes on
+			if pos := p.add(p.nextAvail, p.gathered); p.available(pos) {
+				err = broken(ReasonOverrun, uint64(p.slot(pos)), uint64(p.size))
+			}
 			return n, arena, err
 		}
-		c.Head = chain.head
-		fifo.set(n, chain)
-		n++
-		p.gathered += uint32(chain.slots)
-		room -= uint32(chain.slots)
-		if slot += uint32(chain.slots); slot >= p.size {
-			slot -= p.size
-			want ^= wordAvailUsed // the next lap
+		plain, why, d := p.run(t, dst[n:], uint32(n))
+		n += int(plain)
+		switch why {
+		case runEmpty:
+			return n, arena, nil
+		case runWalk:
+			if arena, err = p.walk(t, &dst[n], uint32(n), d, arena); err != nil {
+				return n, arena, err
+			}
+			n++
+		case runFull: // the next run is elsewhere in memory
 		}
 	}
 	return n, arena, nil
 }
 
+// Why a run ended.
+const (
+	runFull  = iota // with dst, with the lap or with the fifo's array
+	runEmpty        // the driver has made no more available
+	runWalk         // at a chain that is more than one buffer in the cached region
+)
+
+// run takes chains of one buffer from slots that lie one behind the other, as
+// the chains behind the taken ones by behind. d is the slot that is to be
+// walked, read already.
+func (p *packed) run(t *taker, dst []Chain, behind uint32) (n uint32, why int, d descriptor) {
+	pos, note := p.add(p.nextAvail, p.gathered), (t.last+behind)&t.mask
+	slot, want := p.slot(pos), uint64(p.availableAs(pos))<<32
+	most := min(uint32(len(dst)), uint32(len(t.fifo))-note, p.size-slot, p.size-p.slots-p.gathered)
+	dst = dst[:most]
+	fifo, slots, window, slow := t.fifo[note:][:len(dst)], p.pairs, &t.window, t.slow<<16
+	for i := range dst {
+		// When the bits say that the slot is available, all that the driver
+		// wrote for the chain before is seen by this read and those that
+		// follow: pairs with its release store of the first slot's flags.
+		meta := slots.AcquireSecond(slot + uint32(i))
+		if meta&(wordAvailUsed<<32) != want {
+			why = runEmpty
+			break
+		}
+		addr := slots.LoadFirst(slot + uint32(i))
+		b := window.Find(addr, meta&metaLen)
+		if meta&slow != 0 || b.Len() == 0 {
+			why, d = runWalk, packedDescriptor(addr, meta)
+			break
+		}
+		dst[i].setOne(uint16(meta>>32), b, meta&(flagWrite<<48) != 0)
+		fifo[i] = takenChain(uint16(meta>>32), 1)
+		n++
+	}
+	p.gathered += n
+	return n, why, d
+}
+
 // walk is gather's way for a chain of more than one buffer. Its name is the id
-// of its last slot, and it may have room slots.
-func (p *packed) walk(t *taker, c *Chain, slot uint32, d descriptor, room uint32, arena int) (taken, int, error) {
-	p.table.at, p.table.limit = slot, room
+// of its last slot, and it may have all slots that are not taken.
+func (p *packed) walk(t *taker, c *Chain, behind uint32, d descriptor, arena int) (int, error) {
+	p.table.at, p.table.limit = p.slot(p.add(p.nextAvail, p.gathered)), p.size-p.slots-p.gathered
 	arena, err := t.walk(c, d, &p.table, arena)
-	return taken{p.table.id, uint16(p.table.slots)}, arena, err
+	if err != nil {
+		return arena, err
+	}
+	c.Head = p.table.id
+	t.fifo[(t.last+behind)&t.mask] = takenChain(c.Head, p.table.slots)
+	p.gathered += p.table.slots
+	return arena, nil
 }
 
 // took follows a gather whose chains were all taken.
@@ -202,43 +241,64 @@ func (p *packed) untook(t *taker, n int) {
 // the flags of the first chain last: until then the driver, which looks at one
 // slot after the other, sees none of them, so all buffers of a packet come to
 // it at once (virtio 1.3, sections 2.8.4 to 2.8.6).
-func (p *packed) push(t *taker, used []Used) error {
-	if len(used) > int(t.count()) {
-		return t.stranger(used)
+func (p *packed) push(t *taker, used []Used, slots uint32) {
+	slot, wrap := p.slot(p.nextUsed), p.usedAs(p.nextUsed)
+	first, rest := used[0], used[1:]
+	if slots == uint32(len(used)) {
+		p.writeRun(rest, slot+1, wrap)
+	} else {
+		p.writeChains(t, rest, slot, wrap)
 	}
-	first, pos, slots, fifo := uint32(0), p.nextUsed, uint32(0), t.oldest()
-	for i := range used {
-		u, chain := used[i], fifo.at(i)
-		if chain.head != u.Head {
-			return t.stranger(used)
-		}
-		at := descSize * p.slot(pos)
-		word := p.usedWord(u, pos)
-		if i == 0 {
-			first = word
-			p.ring.Store32(at+packedLen, u.Len)
-		} else {
-			p.ring.Store64(at+packedLen, uint64(word)<<32|uint64(u.Len))
-		}
-		slots += uint32(chain.slots)
-		pos = p.add(pos, uint32(chain.slots))
-	}
+	p.ring.Store32(descSize*slot+packedLen, first.Len)
 	// What was written before is seen by the driver that finds the slot used:
 	// pairs with its acquire load of the slot's flags.
-	p.ring.StoreRelease32(descSize*p.slot(p.nextUsed)+packedIDFlags, first)
-	p.nextUsed = pos
+	p.ring.StoreRelease32(descSize*slot+packedIDFlags, usedWord(first, wrap))
+	p.nextUsed = p.add(p.nextUsed, slots)
 	p.slots -= slots
-	return nil
 }
 
-// usedWord is id | flags<<16 of a used descriptor at pos: AVAIL and USED both
-// as the wrap counter, WRITE when bytes were written, without which len means
-// nothing (virtio 1.3, section 2.8.1, 2.8.4).
-func (p *packed) usedWord(u Used, pos uint32) uint32 {
-	word := uint32(u.Head)
-	if p.wrap(pos) {
-		word |= wordAvailUsed
+// writeRun writes used descriptors of chains that have one slot each, from
+// slot at on.
+func (p *packed) writeRun(used []Used, at, wrap uint32) {
+	for len(used) > 0 {
+		if at == p.size {
+			at, wrap = 0, wrap^wordAvailUsed // the next lap
+		}
+		run, ring := used[:min(len(used), int(p.size-at))], p.pairs
+		for i, u := range run {
+			ring.StoreSecond(at+uint32(i), uint64(usedWord(u, wrap))<<32|uint64(u.Len))
+		}
+		at += uint32(len(run))
+		used = used[len(run):]
 	}
+}
+
+// writeChains writes used descriptors of chains behind the oldest, which
+// begins at slot at.
+func (p *packed) writeChains(t *taker, used []Used, at, wrap uint32) {
+	fifo := t.oldest()
+	for i, u := range used {
+		if at += fifo.at(i).slots(); at >= p.size {
+			at, wrap = at-p.size, wrap^wordAvailUsed // the next lap
+		}
+		p.pairs.StoreSecond(at, uint64(usedWord(u, wrap))<<32|uint64(u.Len))
+	}
+}
+
+// usedAs is what AVAIL and USED of a slot are, in the word id | flags<<16,
+// when the device has used it at pos: both as the wrap counter.
+func (p *packed) usedAs(pos uint32) uint32 {
+	if p.wrap(pos) {
+		return wordAvailUsed
+	}
+	return 0
+}
+
+// usedWord is id | flags<<16 of a used descriptor with these AVAIL and USED:
+// WRITE when bytes were written, without which len means nothing (virtio 1.3,
+// section 2.8.4).
+func usedWord(u Used, wrap uint32) uint32 {
+	word := uint32(u.Head) | wrap
 	if u.Len > 0 {
 		word |= flagWrite << 16
 	}

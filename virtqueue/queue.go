@@ -97,10 +97,12 @@ func (q *Queue) Push(used []Used) (call bool) {
 	if n == 0 || q.dead != nil {
 		return false
 	}
-	if err := q.ring.push(&q.take, used); err != nil {
+	slots, err := q.take.expects(used)
+	if err != nil {
 		_ = q.fail(err) // the owner hears of it from the next Pop, or from Broken
 		return false
 	}
+	q.ring.push(&q.take, used, slots)
 	// Right behind the publication: a fault from here on finds them pushed.
 	q.take.first += uint32(n)
 	if q.dirty != nil {

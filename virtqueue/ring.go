@@ -63,13 +63,14 @@ func (r *ring) untook(t *taker, n int) {
 	}
 }
 
-// push writes the used entries of the oldest chains of t, publishes them, and
-// moves the used position; t still has them. On error nothing was published.
-func (r *ring) push(t *taker, used []Used) error {
+// push writes the used entries of the oldest chains of t, which occupy slots,
+// publishes them, and moves the used position; t still has them.
+func (r *ring) push(t *taker, used []Used, slots uint32) {
 	if r.isPacked {
-		return r.packed.push(t, used)
+		r.packed.push(t, used, slots)
+	} else {
+		r.split.push(used)
 	}
-	return r.split.push(t, used)
 }
 
 // wantsCall says whether the driver wants to be called for the n chains that

@@ -120,8 +120,8 @@ func (s *split) gather(t *taker, dst []Chain) (n, arena int, err error) {
 			return n, arena, broken(ReasonHead, uint64(head), uint64(size))
 		}
 		d := loadSplit(desc, uint32(head))
-		if b, ok := t.window.Block(d.addr, d.meta&metaLen); ok && d.meta&slow == 0 {
-			c.setOne(b, d.meta)
+		if b := t.window.Find(d.addr, d.meta&metaLen); b.Len() != 0 && d.meta&slow == 0 {
+			c.setOne(head, b, d.meta&metaWrite != 0)
 		} else {
 			s.table.at = uint32(head)
 			if arena, err = t.walk(c, d, &s.table, arena); err != nil {
@@ -129,7 +129,7 @@ func (s *split) gather(t *taker, dst []Chain) (n, arena int, err error) {
 			}
 		}
 		c.Head = head
-		fifo.set(n, taken{head, 1})
+		fifo.set(n, takenChain(head, 1))
 		n++
 		pos++
 	}
@@ -138,16 +138,9 @@ func (s *split) gather(t *taker, dst []Chain) (n, arena int, err error) {
 
 // push writes one used entry per chain, each with one 64-bit store; the driver
 // does not look before used.idx is published.
-func (s *split) push(t *taker, used []Used) error {
-	if len(used) > int(t.count()) {
-		return t.stranger(used)
-	}
-	ring, mask, pos, fifo := s.used, s.mask, uint32(s.nextUsed), t.oldest()
-	for i := range used {
-		u := used[i]
-		if fifo.at(i).head != u.Head {
-			return t.stranger(used)
-		}
+func (s *split) push(used []Used) {
+	ring, mask, pos := s.used, s.mask, uint32(s.nextUsed)
+	for _, u := range used {
 		ring.Store64(usedRing+usedSize*(pos&mask), uint64(u.Len)<<32|uint64(u.Head))
 		pos++
 	}
@@ -155,7 +148,6 @@ func (s *split) push(t *taker, used []Used) error {
 	// leaves both the word and the position where they were.
 	s.used.StoreRelease32(0, uint32(uint16(pos))<<16|uint32(s.flags))
 	s.nextUsed = uint16(pos)
-	return nil
 }
 
 func (s *split) suspend() State {

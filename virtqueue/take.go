@@ -9,11 +9,14 @@ import (
 	"vhostnet/virtio"
 )
 
-// taken is a chain that was popped and not given back.
-type taken struct {
-	head  uint16 // Chain.Head
-	slots uint16 // entries of the ring that it occupies, 1 to 32768
-}
+// taken is a chain that was popped and not given back: its Chain.Head, and
+// behind it how many entries of the ring it occupies, 1 to 32768.
+type taken uint32
+
+func takenChain(head uint16, slots uint32) taken { return taken(uint32(head) | slots<<16) }
+
+func (c taken) head() uint16  { return uint16(c) }
+func (c taken) slots() uint32 { return uint32(c >> 16) }
 
 // taker is what both formats use to take chains: the limits of a chain, the
 // memory that long ones lie in, and the order in which all must go back.
@@ -87,15 +90,16 @@ type fifo struct {
 func (f *fifo) at(i int) taken     { return f.chains[(f.from+uint32(i))&f.mask] }
 func (f *fifo) set(i int, c taken) { f.chains[(f.from+uint32(i))&f.mask] = c }
 
-// oldest is the view from the chain on that is to go back next, behind the one
-// from where the next chain is noted.
+// oldest is the view from the chain on that is to go back next.
 func (t *taker) oldest() fifo { return fifo{t.fifo, t.mask, t.first} }
+
+// behind is the view from where the next chain is noted.
 func (t *taker) behind() fifo { return fifo{t.fifo, t.mask, t.last} }
 
 // slots is how many entries of the ring the chains numbered from a to b occupy.
 func (t *taker) slots(a, b uint32) (n uint32) {
 	for ; a != b; a++ {
-		n += uint32(t.fifo[a&t.mask].slots)
+		n += t.fifo[a&t.mask].slots()
 	}
 	return n
 }
@@ -103,16 +107,21 @@ func (t *taker) slots(a, b uint32) (n uint32) {
 // noChain stands for a head in the error of a Push beyond what is taken.
 const noChain = 1 << 16
 
-// stranger is the error of a Push of chains that are not the ones that are to
-// go back next.
-func (t *taker) stranger(used []Used) error {
-	oldest := t.oldest()
-	for i := range min(len(used), int(t.count())) {
-		if head := oldest.at(i).head; head != used[i].Head {
-			return broken(ReasonPush, uint64(used[i].Head), uint64(head))
+// expects refuses chains that are not those that are to go back next, and
+// answers how many entries of the ring they occupy.
+func (t *taker) expects(used []Used) (slots uint32, err error) {
+	taken := t.count()
+	for i := range used {
+		if uint32(i) == taken {
+			return 0, broken(ReasonPush, uint64(used[i].Head), noChain)
 		}
+		c := t.fifo[(t.first+uint32(i))&t.mask]
+		if c.head() != used[i].Head {
+			return 0, broken(ReasonPush, uint64(used[i].Head), uint64(c.head()))
+		}
+		slots += c.slots()
 	}
-	return broken(ReasonPush, uint64(used[t.count()].Head), noChain)
+	return slots, nil
 }
 
 // walker takes one chain apart. It lives for one call of [taker.walk].
@@ -215,8 +224,8 @@ func (t *taker) indirectTable(d descriptor, ring *table, nested bool) (sharedmem
 	case length == 0 || length%descSize != 0 || length > descSize*uint64(t.maxChain):
 		return sharedmem.Block{}, broken(ReasonTable, length, descSize*uint64(t.maxChain))
 	}
-	b, ok := t.block(d.addr, length)
-	if !ok {
+	b := t.block(d.addr, length)
+	if b.Len() == 0 {
 		return sharedmem.Block{}, broken(ReasonTableAddress, d.addr, length)
 	}
 	return b, nil
@@ -245,7 +254,7 @@ func (w *walker) buffer(d descriptor) error {
 	if w.bytes += length; w.bytes > t.maxBytes {
 		return broken(ReasonTotal, w.bytes, t.maxBytes)
 	}
-	if b, ok := t.block(d.addr, length); ok && len(w.blocks) < cap(w.blocks) {
+	if b := t.block(d.addr, length); b.Len() != 0 && len(w.blocks) < cap(w.blocks) {
 		w.blocks = append(w.blocks, b)
 		return nil
 	}
@@ -268,16 +277,14 @@ func (w *walker) pieces(d descriptor) error {
 	return broken(ReasonUnmapped, d.addr, length)
 }
 
-// block is the window of n bytes at gpa, if one region holds them all. It
-// remembers that region for the next question.
-func (t *taker) block(gpa, n uint64) (sharedmem.Block, bool) {
-	if b, ok := t.window.Block(gpa, n); ok {
-		return b, true
+// block is the window of n bytes at gpa, if one region holds them all; empty
+// otherwise. It remembers that region for the next question.
+func (t *taker) block(gpa, n uint64) sharedmem.Block {
+	if b := t.window.Find(gpa, n); b.Len() != 0 {
+		return b
 	}
-	window, ok := t.mem.Window(gpa)
-	if !ok {
-		return sharedmem.Block{}, false
+	if window, ok := t.mem.Window(gpa); ok {
+		t.window = window
 	}
-	t.window = window
-	return t.window.Block(gpa, n)
+	return t.window.Find(gpa, n)
 }

@@ -8,7 +8,15 @@ import (
 )
 
 // guarded are the accessors of which one instruction is promised.
-var guarded = []string{"Load16", "Load32", "Load64", "Store16", "Store32", "Store64", "LoadAcquire32", "StoreRelease32", "Fence"}
+var guarded = []string{"Load16", "Load32", "Load64", "Store16", "Store32", "Store64", "LoadAcquire32", "StoreRelease32", "Fence", "LoadFirst", "AcquireSecond", "StoreSecond"}
+
+// owners are what stands before their names in a program.
+var owners = map[string]string{
+	"Load16": "sharedmem.Block.", "Load32": "sharedmem.Block.", "Load64": "sharedmem.Block.",
+	"Store16": "sharedmem.Block.", "Store32": "sharedmem.Block.", "Store64": "sharedmem.Block.",
+	"LoadAcquire32": "sharedmem.Block.", "StoreRelease32": "sharedmem.Block.", "Fence": "sharedmem.",
+	"LoadFirst": "sharedmem.Pairs.", "AcquireSecond": "sharedmem.Pairs.", "StoreSecond": "sharedmem.Pairs.",
+}
 
 // promised are their instructions (docs/memory-model.md): one access of the
 // whole word, and for the last three one that orders.
@@ -23,6 +31,9 @@ var promised = map[string]map[string]string{
 		"LoadAcquire32":  `^mov [^%]*\(.*\),%(e|r\d+d)`,
 		"StoreRelease32": `^xchg %e?\w+,.*\(`,
 		"Fence":          `^xchg %e?\w+,.*\(`,
+		"LoadFirst":      `^mov [^%]*\(.*\),%r`,
+		"AcquireSecond":  `^mov [^%]*\(.*\),%r`,
+		"StoreSecond":    `^movq? %\w+,.*\(`,
 	},
 	"arm64": {
 		"Load16":         `^ldrh w\d+, \[`,
@@ -34,6 +45,9 @@ var promised = map[string]map[string]string{
 		"LoadAcquire32":  `^ldar w\d+, \[`,
 		"StoreRelease32": `^stlr w(\d+|zr), \[`,
 		"Fence":          `^stlr w(\d+|zr), \[`,
+		"LoadFirst":      `^ldr x\d+, \[`,
+		"AcquireSecond":  `^ldar x\d+, \[`,
+		"StoreSecond":    `^str x(\d+|zr), \[`,
 	},
 }
 
@@ -58,15 +72,11 @@ func TestV57_OneInstruction(t *testing.T) {
 	for _, b := range []build{amd64N, arm64N, amd64Race} {
 		t.Run(b.String(), func(t *testing.T) {
 			t.Parallel()
-			functions := compile(t, b, `vhostnet/sharedmem\.(Block\.(Load|Store)|Fence)`)
+			functions := compile(t, b, `vhostnet/sharedmem\.(Block\.(Load|Store)|Fence|Pairs\.)`)
 			for _, name := range guarded {
-				full := "sharedmem.Block." + name
-				if name == "Fence" {
-					full = "sharedmem.Fence"
-				}
-				text, ok := functions[full]
+				text, ok := functions[owners[name]+name]
 				if !ok {
-					t.Errorf("there is no function %s", full)
+					t.Errorf("there is no function %s%s", owners[name], name)
 					continue
 				}
 				checkAccessor(t, b, name, lines, text)
@@ -127,12 +137,20 @@ var orders = []struct {
 		"our wish is stored before avail.idx is read again",
 	},
 	{
-		"virtqueue.(*packed).gather", `^LoadAcquire32 Load64 Load32 $`,
-		"id and flags of a slot are read in one word, before the rest of it",
+		"virtqueue.(*packed).run", `^AcquireSecond LoadFirst $`,
+		"len, id and flags of a slot are read in one word, before its address",
 	},
 	{
-		"virtqueue.(*packed).push", `^Store32 Store64 StoreRelease32 $`,
+		"virtqueue.(*packed).push", `^Store32 StoreRelease32 $`,
 		"the first slot's flags are published behind all other words of the batch",
+	},
+	{
+		"virtqueue.(*packed).writeRun", `^StoreSecond $`,
+		"a used slot is one word",
+	},
+	{
+		"virtqueue.(*packed).writeChains", `^StoreSecond $`,
+		"a used slot is one word",
 	},
 	{
 		"virtqueue.(*packed).wantsCall", `^LoadAcquire32 $`,
