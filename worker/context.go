@@ -14,6 +14,10 @@ var processStart = time.Now()
 // clock is the monotonic time in ns since the process started, at least 1.
 func clock() int64 { return int64(time.Since(processStart)) + 1 }
 
+// Now is the clock of Context.Now for goroutines that are on no worker: read at
+// each call.
+func Now() int64 { return clock() }
+
 // Context is what a worker lends to whatever runs on it: the clock of the
 // round, the call that cannot block, and slots for scratch memory. There is
 // one per worker, it is used on that worker only, and nothing keeps it after

@@ -1,0 +1,235 @@
+package usernet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Forward is a way in: who connects to Listen on the host reaches Guest.
+type Forward struct {
+	Network string         // "tcp" or "udp"
+	Listen  string         // "127.0.0.1:8080", "[::1]:8080", "0.0.0.0:0"; for tcp also "unix:/path"
+	Guest   netip.AddrPort // the guest's address in its network, and its port
+}
+
+func (f Forward) String() string { return f.Network + " " + f.Listen + " to " + f.Guest.String() }
+
+const unixPrefix = "unix:"
+
+// forwarding is a Forward that listens.
+type forwarding struct {
+	spec   Forward // as it was asked for
+	stream net.Listener
+	packet *udpForward
+	once   sync.Once
+}
+
+// forwards are those of a Network.
+type forwards struct {
+	mu   sync.Mutex
+	list []*forwarding
+	run  *Network // that carries them; nil before it runs
+	shut bool
+}
+
+// AddForward makes a way in. It listens when AddForward has returned nil;
+// before Run its callers wait. The error says what is wrong with f, or why the
+// host does not let us listen. It may be called at any time, by any goroutine.
+func (n *Network) AddForward(f Forward) error {
+	if err := n.checkForward(f); err != nil {
+		return fmt.Errorf("usernet: forward %v: %w", f, err)
+	}
+	n.forwards.mu.Lock()
+	defer n.forwards.mu.Unlock()
+	if n.forwards.shut {
+		return fmt.Errorf("usernet: forward %v: %q has ended", f, n.o.Name)
+	}
+	if n.forwards.find(f.Network, f.Listen) >= 0 {
+		return fmt.Errorf("usernet: forward %v: there is one from %s %s; remove it first", f, f.Network, f.Listen)
+	}
+	w := &forwarding{spec: f}
+	if err := w.listen(n); err != nil {
+		return fmt.Errorf("usernet: forward %v: %w", f, err)
+	}
+	n.forwards.list = append(n.forwards.list, w)
+	if n.forwards.run != nil {
+		w.start(n)
+	}
+	return nil
+}
+
+// checkForward says what is wrong with f.
+func (n *Network) checkForward(f Forward) error {
+	isUnix := strings.HasPrefix(f.Listen, unixPrefix)
+	switch {
+	case f.Network != "tcp" && f.Network != "udp":
+		return fmt.Errorf("network %q; tcp or udp is possible", f.Network)
+	case isUnix && f.Network != "tcp":
+		return errors.New("a unix socket carries a stream; tcp is possible")
+	case !f.Guest.IsValid() || f.Guest.Port() == 0:
+		return fmt.Errorf("guest %v; an address of %v or %v and a port, such as %v, are needed", f.Guest, n.o.IPv4.Masked(), n.o.IPv6.Masked(), netip.AddrPortFrom(n.o.IPv4.Addr().Next(), 80))
+	case !n.o.IPv4.Contains(f.Guest.Addr()) && !n.o.IPv6.Contains(f.Guest.Addr()) || n.isGateway(f.Guest.Addr()):
+		return fmt.Errorf("guest %v is no guest's address; one of %v or %v is needed", f.Guest, n.o.IPv4.Masked(), n.o.IPv6.Masked())
+	}
+	if isUnix {
+		return nil
+	}
+	if _, err := netip.ParseAddrPort(f.Listen); err != nil {
+		return fmt.Errorf("listen address %q; an address and a port of this host, such as 127.0.0.1:8080, are needed", f.Listen)
+	}
+	return nil
+}
+
+// RemoveForward ends a way in that was added with this network and address.
+// Connections that came by it go on. It may be called at any time, by any
+// goroutine.
+func (n *Network) RemoveForward(network, listen string) error {
+	n.forwards.mu.Lock()
+	at := n.forwards.find(network, listen)
+	if at < 0 {
+		n.forwards.mu.Unlock()
+		return fmt.Errorf("usernet: there is no forward from %s %s", network, listen)
+	}
+	w := n.forwards.list[at]
+	n.forwards.list = slices.Delete(n.forwards.list, at, at+1)
+	n.forwards.mu.Unlock()
+	w.close()
+	return nil
+}
+
+// ForwardInfo is a Forward and where it listens: the port that the host chose
+// when it was asked for port 0.
+type ForwardInfo struct {
+	Forward
+	Address string
+}
+
+// Forwards are the ways in. It may be called at any time, by any goroutine.
+func (n *Network) Forwards() []ForwardInfo {
+	n.forwards.mu.Lock()
+	defer n.forwards.mu.Unlock()
+	list := make([]ForwardInfo, 0, len(n.forwards.list))
+	for _, w := range n.forwards.list {
+		list = append(list, ForwardInfo{w.spec, w.address()})
+	}
+	return list
+}
+
+func (s *forwards) find(network, listen string) int {
+	return slices.IndexFunc(s.list, func(w *forwarding) bool {
+		return w.spec.Network == network && (w.spec.Listen == listen || w.address() == listen)
+	})
+}
+
+// start carries what comes by the ways in that are there, and by later ones.
+func (s *forwards) start(n *Network) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.run = n
+	for _, w := range s.list {
+		w.start(n)
+	}
+}
+
+// close ends all ways in, for good.
+func (s *forwards) close() {
+	s.mu.Lock()
+	list := s.list
+	s.list, s.shut = nil, true
+	s.mu.Unlock()
+	for _, w := range list {
+		w.close()
+	}
+}
+
+// listen takes the address on the host.
+func (w *forwarding) listen(n *Network) (err error) {
+	if w.spec.Network == "udp" {
+		w.packet, err = newUDPForward(n, w.spec)
+		return err
+	}
+	network, address := "tcp", w.spec.Listen
+	if path, ok := strings.CutPrefix(address, unixPrefix); ok {
+		network, address = "unix", path
+	}
+	w.stream, err = net.Listen(network, address)
+	return err
+}
+
+func (w *forwarding) address() string {
+	switch {
+	case w.packet != nil:
+		return w.packet.conn.LocalAddr().String()
+	case strings.HasPrefix(w.spec.Listen, unixPrefix):
+		return w.spec.Listen
+	}
+	return w.stream.Addr().String()
+}
+
+// start begins to carry.
+func (w *forwarding) start(n *Network) {
+	if w.packet != nil {
+		n.start(w.packet.receive)
+	} else {
+		n.start(func() { w.accept(n) })
+	}
+}
+
+func (w *forwarding) close() {
+	w.once.Do(func() {
+		if w.packet != nil {
+			_ = w.packet.conn.Close() // nothing is in it
+		} else {
+			_ = w.stream.Close() // likewise
+		}
+	})
+}
+
+// accept takes connections until the way in is closed.
+func (w *forwarding) accept(n *Network) {
+	for {
+		c, err := w.stream.Accept()
+		if errors.Is(err, net.ErrClosed) || n.ctx.Err() != nil {
+			if err == nil {
+				_ = c.Close() // it came too late
+			}
+			return
+		}
+		if err != nil { // out of descriptors, or the caller is gone already
+			n.counters.forwardFailed.Add(1)
+			pause(n.ctx)
+			continue
+		}
+		host, ok := c.(streamConn)
+		if !ok || !n.start(func() { n.forward(w.spec, host) }) {
+			_ = c.Close() // it came too late
+		}
+	}
+}
+
+// forward carries one connection that came in.
+func (n *Network) forward(f Forward, host streamConn) {
+	if !take(&n.conns.open, n.o.Limits.Connections) {
+		n.counters.connectLimit.Add(1)
+		reset(host)
+		return
+	}
+	defer n.conns.open.Add(-1)
+	ctx, cancel := context.WithTimeout(n.ctx, dialWait)
+	ep, wq, err := n.callGuest(ctx, f.Guest)
+	cancel()
+	if err != nil {
+		n.counters.forwardFailed.Add(1)
+		n.o.Log.Debug("a guest took no connection", "uplink", n.o.Name, "forward", f.String(), "error", err)
+		reset(host)
+		return
+	}
+	n.counters.forwarded.Add(1)
+	n.relay(ep, wq, host)
+}

@@ -1,0 +1,156 @@
+package usernet
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"vhostnet/internal/sys"
+	"vhostnet/worker"
+)
+
+// acceptPause is how long nothing is taken from a socket that failed: it would
+// fail again at once.
+const acceptPause = 100 * time.Millisecond
+
+// pause waits a little, or until ctx ends.
+func pause(ctx context.Context) {
+	t := time.NewTimer(acceptPause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// reset breaks a connection off.
+func reset(c net.Conn) {
+	if t, ok := c.(interface{ SetLinger(sec int) error }); ok {
+		_ = t.SetLinger(0) // so that Close resets it
+	}
+	_ = c.Close() // it is broken off
+}
+
+// udpForward is a way in for datagrams. Each address that sends to it is a client,
+// which the guest sees as a port of the gateway.
+type udpForward struct {
+	n    *Network
+	spec Forward
+	conn *net.UDPConn
+
+	mu      sync.Mutex
+	clients map[netip.AddrPort]*udpClient
+}
+
+// udpClient is one who sends to a guest.
+type udpClient struct {
+	forward *udpForward
+	address netip.AddrPort
+	flow    *flow
+}
+
+func newUDPForward(n *Network, f Forward) (*udpForward, error) {
+	listen, err := net.ResolveUDPAddr("udp", f.Listen)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := net.ListenUDP("udp", listen)
+	if err != nil {
+		return nil, err
+	}
+	return &udpForward{n: n, spec: f, conn: conn, clients: map[netip.AddrPort]*udpClient{}}, nil
+}
+
+// receive carries datagrams to the guest until the way in is closed.
+func (u *udpForward) receive() {
+	b := make([]byte, maxDatagram)
+	for {
+		count, from, err := u.conn.ReadFromUDPAddrPort(b)
+		if errors.Is(err, net.ErrClosed) || u.n.ctx.Err() != nil {
+			u.forgetAll()
+			return
+		}
+		if err != nil { // an earlier answer found nobody
+			continue
+		}
+		c := u.client(netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
+		if c == nil {
+			u.n.counters.forwardFailed.Add(1)
+			continue
+		}
+		c.flow.used.Store(worker.Now())
+		u.n.sendUDP(c.flow.key.far, u.spec.Guest, b[:count])
+	}
+}
+
+// client is who sends from an address, with a flow; nil when there can be none.
+func (u *udpForward) client(from netip.AddrPort) *udpClient {
+	u.mu.Lock()
+	c := u.clients[from]
+	u.mu.Unlock()
+	if c != nil {
+		return c
+	}
+	if u.n.resolve(u.n.ctx, u.spec.Guest.Addr()) != nil {
+		return nil
+	}
+	st := u.n.stations.find(u.spec.Guest.Addr())
+	if st == nil {
+		return nil
+	}
+	c = &udpClient{forward: u, address: from}
+	gateway := u.n.o.IPv4.Addr()
+	if u.spec.Guest.Addr().Is6() {
+		gateway = u.n.o.IPv6.Addr()
+	}
+	port := from.Port()
+	for range 16 { // of ports that are taken
+		c.flow = &flow{key: flowKey{protoUDP, u.spec.Guest, netip.AddrPortFrom(gateway, port)}, guest: st.guest, client: c}
+		if u.n.flows.find(c.flow.key) == nil {
+			break
+		}
+		port = uint16(49152 + rand.IntN(16384))
+	}
+	u.mu.Lock()
+	u.clients[from] = c
+	u.mu.Unlock()
+	if !u.n.flows.add(c.flow) {
+		u.forget(c)
+		return nil
+	}
+	u.n.counters.forwarded.Add(1)
+	return c
+}
+
+// send answers a client.
+func (c *udpClient) send(b []byte) sys.Outcome {
+	if _, err := c.forward.conn.WriteToUDPAddrPort(b, c.address); err != nil {
+		return sys.Failed
+	}
+	return sys.Sent
+}
+
+func (u *udpForward) forget(c *udpClient) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.clients[c.address] == c {
+		delete(u.clients, c.address)
+	}
+}
+
+// forgetAll ends the flows of a way in that is closed.
+func (u *udpForward) forgetAll() {
+	u.mu.Lock()
+	list := make([]*udpClient, 0, len(u.clients))
+	for _, c := range u.clients {
+		list = append(list, c)
+	}
+	u.mu.Unlock()
+	for _, c := range list {
+		u.n.flows.remove(c.flow)
+	}
+}

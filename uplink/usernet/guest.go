@@ -1,0 +1,160 @@
+package usernet
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"vhostnet/vswitch"
+)
+
+// guest is a port of the switch that sends to the Network: what limits and
+// fairness go by. Addresses can be forged, the port cannot.
+type guest struct {
+	id vswitch.PortID
+
+	conns      atomic.Int32
+	connecting atomic.Int32
+	flows      atomic.Int32
+	addresses  atomic.Int32
+
+	seen    atomic.Int64 // ns, when it last sent
+	waiting []*packet    // for the goroutine that looks at them; guarded by inbox
+}
+
+// take adds 1 to n unless it is at limit.
+func take(n *atomic.Int32, limit int) bool {
+	if n.Add(1) > int32(limit) {
+		n.Add(-1)
+		return false
+	}
+	return true
+}
+
+// guests are those that have sent lately.
+type guests struct {
+	mu sync.RWMutex
+	m  map[vswitch.PortID]*guest
+}
+
+// of is the guest at port id.
+func (s *guests) of(id vswitch.PortID, now int64) *guest {
+	s.mu.RLock()
+	g := s.m[id]
+	s.mu.RUnlock()
+	if g == nil {
+		s.mu.Lock()
+		if g = s.m[id]; g == nil {
+			g = &guest{id: id}
+			s.m[id] = g
+		}
+		s.mu.Unlock()
+	}
+	g.seen.Store(now)
+	return g
+}
+
+// sweep forgets guests that have nothing and were silent since before.
+func (s *guests) sweep(before int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, g := range s.m {
+		if g.seen.Load() < before && g.conns.Load()|g.connecting.Load()|g.flows.Load()|g.addresses.Load() == 0 {
+			delete(s.m, id)
+		}
+	}
+}
+
+// stationIdle is how long an address belongs to a guest that does not use it,
+// ns.
+const (
+	stationIdle   = 300e9
+	stationClaims = 30e9 // and after which another guest may take it
+)
+
+// station is who has an IP address.
+type station struct {
+	mac   uint64 // as nbl.List.Src
+	guest *guest
+	seen  atomic.Int64 // ns
+}
+
+// stations is who has which IP address, learned from what guests send. An
+// address stays with the guest that used it first until that one is silent, so
+// that no guest can take another's.
+type stations struct {
+	mu      sync.RWMutex
+	m       map[netip.Addr]*station
+	limit   int
+	each    int
+	learned chan struct{} // closed and made anew when one was learned
+
+	conflicts, refused *counter
+}
+
+// find is the station of an address, nil when none is known.
+func (s *stations) find(a netip.Addr) *station {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.m[a]
+}
+
+// learn notes that g uses the address from mac, and answers nil when it may
+// not.
+func (s *stations) learn(a netip.Addr, mac uint64, g *guest, now int64) *station {
+	if st := s.find(a); st != nil && st.guest == g && st.mac == mac {
+		st.seen.Store(now)
+		return st
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.m[a]
+	switch {
+	case old != nil && old.guest != g && now-old.seen.Load() < stationClaims:
+		s.conflicts.Add(1)
+		return nil
+	case old == nil && len(s.m) >= s.limit:
+		s.refused.Add(1)
+		return nil
+	case old == nil || old.guest != g:
+		if !take(&g.addresses, s.each) {
+			s.refused.Add(1)
+			return nil
+		}
+	}
+	if old != nil && old.guest != g {
+		old.guest.addresses.Add(-1)
+	}
+	st := &station{mac: mac, guest: g}
+	st.seen.Store(now)
+	s.m[a] = st
+	close(s.learned)
+	s.learned = make(chan struct{})
+	return st
+}
+
+// next is closed when another station is learned.
+func (s *stations) next() <-chan struct{} {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.learned
+}
+
+// sweep forgets addresses that were not used since before.
+func (s *stations) sweep(before int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a, st := range s.m {
+		if st.seen.Load() < before {
+			st.guest.addresses.Add(-1)
+			delete(s.m, a)
+		}
+	}
+}
+
+// count is how many addresses are known.
+func (s *stations) count() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.m)
+}

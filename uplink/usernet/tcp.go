@@ -1,0 +1,211 @@
+package usernet
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// Times of connections.
+const (
+	dialWait  = 30 * time.Second // for the destination's answer
+	dialStale = 60e9             // ns after which a SYN is not waited for any more, whatever became of it
+	keepIdle  = 10 * time.Minute // without a packet until the guest is asked whether it is there
+	keepEvery = 30 * time.Second // between questions
+	keepCount = 6                // in vain, and it is not
+)
+
+// dialKey names a connection that a guest asks for.
+type dialKey struct{ from, to netip.AddrPort }
+
+// dial is a SYN that was let into the stack.
+type dial struct {
+	guest *guest
+	at    int64 // ns
+}
+
+// dials bounds how many connections of a guest wait to be answered. It decides
+// at the SYN, before the stack has it, so a flood of them costs its guest only.
+type dials struct {
+	each int
+	mu   sync.Mutex
+	m    map[dialKey]*dial
+}
+
+// begin lets a SYN in, or not. One that was let in and is not answered may come
+// again: the stack knows it.
+func (d *dials) begin(g *guest, k dialKey, now int64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.m[k] != nil {
+		return true
+	}
+	if !take(&g.connecting, d.each) {
+		return false
+	}
+	d.m[k] = &dial{guest: g, at: now}
+	return true
+}
+
+// end notes that a SYN was answered.
+func (d *dials) end(k dialKey) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.forget(k)
+}
+
+func (d *dials) forget(k dialKey) {
+	if it := d.m[k]; it != nil {
+		it.guest.connecting.Add(-1)
+		delete(d.m, k)
+	}
+}
+
+// sweep forgets SYNs of which nothing came: those that the stack answered
+// itself, since it had a connection of that name.
+func (d *dials) sweep(now int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for k, it := range d.m {
+		if now-it.at > dialStale {
+			d.forget(k)
+		}
+	}
+}
+
+// connect answers a guest's wish for a connection: it asks the destination first,
+// so that a guest is told the truth. It is called by the stack on a goroutine of
+// its own.
+func (n *Network) connect(r *tcp.ForwarderRequest) {
+	if !n.enter() {
+		r.Complete(true)
+		return
+	}
+	defer n.leave()
+	id := r.ID()
+	key := dialKey{
+		netip.AddrPortFrom(hostAddress(id.RemoteAddress), id.RemotePort),
+		netip.AddrPortFrom(hostAddress(id.LocalAddress), id.LocalPort),
+	}
+	g, ok := n.admit(key)
+	if !ok {
+		n.dials.end(key)
+		r.Complete(true)
+		return
+	}
+	defer n.dismiss(g)
+	host, ok := n.dial(key)
+	if !ok {
+		n.dials.end(key)
+		r.Complete(true)
+		return
+	}
+	var wq waiter.Queue
+	ep, err := r.CreateEndpoint(&wq)
+	n.dials.end(key)
+	r.Complete(err != nil)
+	if err != nil {
+		_ = host.Close() // nothing was written to it
+		return
+	}
+	n.counters.connected.Add(1)
+	n.relay(ep, &wq, host)
+}
+
+// admit counts a connection against its guest's limit and everybody's, and
+// counts why not.
+func (n *Network) admit(k dialKey) (*guest, bool) {
+	st := n.stations.find(k.from.Addr())
+	if st == nil {
+		return nil, false // forgotten since its SYN came
+	}
+	if _, ok := n.target(k.to.Addr()); !ok {
+		n.counters.connectRefused.Add(1)
+		return nil, false
+	}
+	if !take(&st.guest.conns, n.o.Limits.GuestConnections) {
+		n.counters.connectLimit.Add(1)
+		return nil, false
+	}
+	if !take(&n.conns.open, n.o.Limits.Connections) {
+		st.guest.conns.Add(-1)
+		n.counters.connectLimit.Add(1)
+		return nil, false
+	}
+	return st.guest, true
+}
+
+func (n *Network) dismiss(g *guest) {
+	g.conns.Add(-1)
+	n.conns.open.Add(-1)
+}
+
+// dial connects to where the guest's connection goes on the host.
+func (n *Network) dial(k dialKey) (streamConn, bool) {
+	to, _ := n.target(k.to.Addr())
+	ctx, cancel := context.WithTimeout(n.ctx, dialWait)
+	defer cancel()
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(to, k.to.Port()).String())
+	if err != nil {
+		n.counters.connectFailed.Add(1)
+		return nil, false
+	}
+	host, ok := c.(streamConn)
+	return host, ok
+}
+
+// keepAlive makes the stack notice a guest that is gone.
+func keepAlive(ep tcpip.Endpoint) {
+	idle, every := tcpip.KeepaliveIdleOption(keepIdle), tcpip.KeepaliveIntervalOption(keepEvery)
+	_ = ep.SetSockOpt(&idle) // they are in range
+	_ = ep.SetSockOpt(&every)
+	_ = ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepCount)
+	ep.SocketOptions().SetKeepAlive(true)
+}
+
+// callGuest opens a connection to a guest, from the gateway.
+func (n *Network) callGuest(ctx context.Context, to netip.AddrPort) (tcpip.Endpoint, *waiter.Queue, error) {
+	if err := n.resolve(ctx, to.Addr()); err != nil {
+		return nil, nil, err
+	}
+	wq := new(waiter.Queue)
+	ep, terr := n.stack.NewEndpoint(tcp.ProtocolNumber, protocolOf(to.Addr()), wq)
+	if terr != nil {
+		return nil, nil, stackError(terr)
+	}
+	we, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
+	wq.EventRegister(&we)
+	defer wq.EventUnregister(&we)
+	terr = ep.Connect(tcpip.FullAddress{NIC: nicID, Addr: stackAddress(to.Addr()), Port: to.Port()})
+	if _, started := terr.(*tcpip.ErrConnectStarted); started {
+		select {
+		case <-ready:
+			terr = ep.LastError()
+		case <-ctx.Done():
+			ep.Close()
+			return nil, nil, context.Cause(ctx)
+		}
+	}
+	if terr == nil && tcp.EndpointState(ep.State()) != tcp.StateEstablished {
+		terr = &tcpip.ErrConnectionRefused{}
+	}
+	if terr != nil {
+		ep.Close()
+		return nil, nil, stackError(terr)
+	}
+	return ep, wq, nil
+}
+
+// stackError is an error of the stack as one of Go's.
+func stackError(err tcpip.Error) error { return errors.New(err.String()) }
+
+var _ stack.LinkEndpoint = (*link)(nil)
