@@ -50,6 +50,12 @@ var rules = map[string]rule{
 		external: list(hclog),
 	},
 
+	"uplink/usernet": {
+		level:    5,
+		imports:  list("internal/sys metrics nbl sharedmem uplink/usernet/internal/ndp virtio vswitch worker"),
+		external: list(hclog + " gvisor.dev/gvisor/"),
+	},
+
 	"control": {
 		level: 6, imports: list("internal/sys"), // sees the rest by an interface of its own
 		external: list(hclog),

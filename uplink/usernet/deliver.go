@@ -4,7 +4,6 @@ import (
 	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/buffer"
-	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
@@ -36,7 +35,7 @@ func (u *uplink) Deliver(c *worker.Context, batch []*nbl.List) (accepted int, pa
 		u.counters.Drops.Add(metrics.ReasonStopped, uint64(len(batch)))
 		return len(batch), false
 	}
-	g := u.n.guests.of(vswitch.Sender(c), c.Now())
+	g := u.n.guests.of(u.n.o.Switch, vswitch.Sender(c), c.Now())
 	frames, bytes := uint64(0), uint64(0)
 	for _, l := range batch {
 		if l.Dst != u.n.mac && l.Dst>>40&1 == 0 {
@@ -81,7 +80,7 @@ func (n *Network) receive(now int64, d stack.NetworkDispatcher, g *guest, l *nbl
 			return
 		}
 	}
-	protocol := tcpip.NetworkProtocolNumber(header.IPv4ProtocolNumber)
+	protocol := header.IPv4ProtocolNumber
 	if l.EtherType == etherIPv6 {
 		protocol = header.IPv6ProtocolNumber
 	}
@@ -105,7 +104,7 @@ func tcpAddresses(etherType uint16, b []byte) (src, dst netip.Addr, n int) {
 
 // learn notes who has src and reports whether the packet may be looked at.
 func (n *Network) learn(src netip.Addr, mac uint64, g *guest, now int64) bool {
-	if !n.o.IPv4.Contains(src) && !n.o.IPv6.Contains(src) && !(src.Is6() && src.IsLinkLocalUnicast()) || n.isGateway(src) {
+	if !n.isLocal(src) || n.isGateway(src) {
 		n.counters.addressForeign.Add(1)
 		return false
 	}

@@ -86,7 +86,8 @@ func (n *Network) checkForward(f Forward) error {
 	return nil
 }
 
-// RemoveForward ends a way in that was added with this network and address.
+// RemoveForward ends the way in from this network and address, as Forwards tells
+// it.
 // Connections that came by it go on. It may be called at any time, by any
 // goroutine.
 func (n *Network) RemoveForward(network, listen string) error {
@@ -123,7 +124,7 @@ func (n *Network) Forwards() []ForwardInfo {
 
 func (s *forwards) find(network, listen string) int {
 	return slices.IndexFunc(s.list, func(w *forwarding) bool {
-		return w.spec.Network == network && (w.spec.Listen == listen || w.address() == listen)
+		return w.spec.Network == network && w.address() == listen
 	})
 }
 

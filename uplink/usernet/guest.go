@@ -11,7 +11,7 @@ import (
 // guest is a port of the switch that sends to the Network: what limits and
 // fairness go by. Addresses can be forged, the port cannot.
 type guest struct {
-	id vswitch.PortID
+	name string // of the port
 
 	conns      atomic.Int32
 	connecting atomic.Int32
@@ -38,14 +38,14 @@ type guests struct {
 }
 
 // of is the guest at port id.
-func (s *guests) of(id vswitch.PortID, now int64) *guest {
+func (s *guests) of(sw *vswitch.Switch, id vswitch.PortID, now int64) *guest {
 	s.mu.RLock()
 	g := s.m[id]
 	s.mu.RUnlock()
 	if g == nil {
 		s.mu.Lock()
 		if g = s.m[id]; g == nil {
-			g = &guest{id: id}
+			g = &guest{name: sw.PortName(id)}
 			s.m[id] = g
 		}
 		s.mu.Unlock()

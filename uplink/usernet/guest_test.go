@@ -171,9 +171,6 @@ func (g *testGuest) send(b []byte) {
 	}
 }
 
-// sendFrame is send for a complete frame.
-func (g *testGuest) sendFrame(frame []byte) { g.send(append(make([]byte, headerLen), frame...)) }
-
 // Poll is the guest's transmit ring (worker.Task).
 func (g *testGuest) Poll(c *worker.Context, budget int) bool {
 	if len(g.held) == 0 {

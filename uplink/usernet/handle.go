@@ -14,9 +14,10 @@ func (n *Network) handle(p *packet) {
 		n.counters.malformed.Add(1)
 		return
 	}
+	if n.handleNeighbour(p) {
+		return
+	}
 	switch etherType := binary.BigEndian.Uint16(p.frame[12:]); etherType {
-	case etherARP:
-		n.handleARP(p)
 	case etherIPv4, etherIPv6:
 		h, ok := parseIP(etherType, p.frame[ethernetLen:])
 		switch {
@@ -40,7 +41,7 @@ func (p *packet) mac() uint64 {
 // handleIP looks at an IP packet that is whole.
 func (n *Network) handleIP(p *packet, h ip) {
 	if h.src.IsUnspecified() {
-		n.handleNameless(p, h)
+		n.counters.unknown.Add(1)
 		return
 	}
 	if !n.learn(h.src, p.mac(), p.guest, worker.Now()) {
@@ -58,17 +59,7 @@ func (n *Network) handleIP(p *packet, h ip) {
 	}
 }
 
-// handleNameless looks at a packet of a station that has no address yet: one
-// that asks for one, or whether it may have one.
-func (n *Network) handleNameless(p *packet, h ip) {
-	if h.proto == protoICMPv6 && h.src.Is6() {
-		n.handleICMPv6(p, h)
-		return
-	}
-	n.counters.unknown.Add(1)
-}
-
-// Numbers of ICMP (RFC 792, RFC 4443, RFC 4861).
+// Numbers of ICMP (RFC 792, RFC 4443).
 const (
 	icmpEchoReply   = 0
 	icmpUnreachable = 3
@@ -78,8 +69,6 @@ const (
 	icmp6TooBig      = 2
 	icmp6Echo        = 128
 	icmp6EchoReply   = 129
-	icmp6Solicit     = 135
-	icmp6Advertise   = 136
 )
 
 // handleICMP answers an echo request, or sends it on.
@@ -97,17 +86,13 @@ func (n *Network) handleICMP(p *packet, h ip) {
 	}
 }
 
-// handleICMPv6 does the same, and answers who has the gateway's address.
+// handleICMPv6 does the same.
 func (n *Network) handleICMPv6(p *packet, h ip) {
 	b := h.payload
 	switch {
 	case len(b) < icmpLen || transportSum(h.src, h.dst, protoICMPv6, b) != 0:
 		n.counters.malformed.Add(1)
-	case b[0] == icmp6Solicit:
-		n.advertise(p, h)
-	case b[0] == icmp6Advertise:
-		// That it was sent has taught where the address is.
-	case b[0] != icmp6Echo || b[1] != 0 || h.src.IsUnspecified():
+	case b[0] != icmp6Echo || b[1] != 0:
 		n.counters.unknown.Add(1)
 	case n.isGateway(h.dst):
 		n.echo(p, h, icmp6EchoReply)

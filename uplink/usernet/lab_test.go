@@ -1,10 +1,13 @@
 package usernet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
 	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -132,3 +135,24 @@ func noLeak(t testing.TB) {
 }
 
 var errTimeout = errors.New("timeout")
+
+// lines is a log that can be read while it is written.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// count is how many lines have word in them.
+func (l *lines) count(word string) int { return strings.Count(l.String(), word) }

@@ -11,105 +11,68 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 
+	"vhostnet/uplink/usernet/internal/ndp"
 	"vhostnet/worker"
 )
 
 // sum is the checksum of b as a message carries it.
 func sum(b []byte) uint16 { return ^checksum.Checksum(b, 0) }
 
-const (
-	broadcastMAC = 1<<48 - 1
-	arpRequest   = 1
-	arpReply     = 2
-)
-
-// handleARP answers who has the gateway's IPv4 address, and learns who has which
-// (RFC 826).
-func (n *Network) handleARP(p *packet) {
-	b := p.frame[ethernetLen:]
-	if len(b) < arpLen || binary.BigEndian.Uint64(b)>>16 != 0x0001_0800_0604 {
-		n.counters.malformed.Add(1)
-		return
+// handleNeighbour answers ARP and neighbour discovery, and learns who has which
+// address. It reports whether that is what the packet is.
+func (n *Network) handleNeighbour(p *packet) bool {
+	out := newPacket(packetSize)
+	reply, mine := n.ndp.Answer(p.guest.name, p.frame, out.frame[:0])
+	if mine {
+		if a := speaker(p.frame); a.IsValid() && !a.IsUnspecified() {
+			n.learn(a, p.mac(), p.guest, worker.Now())
+		}
 	}
-	sender, target := netip.AddrFrom4([4]byte(b[14:18])), netip.AddrFrom4([4]byte(b[24:28]))
-	if !sender.IsUnspecified() && !n.learn(sender, p.mac(), p.guest, worker.Now()) {
-		return
-	}
-	if binary.BigEndian.Uint16(b[6:]) != arpRequest || target != n.o.IPv4.Addr() {
-		return
-	}
-	out := n.arp(p.mac(), arpReply)
-	copy(out.frame[ethernetLen+18:], b[8:18])
-	n.out.putOwn(out)
+	n.sayOrFree(out, reply)
+	return mine
 }
 
-// arp is an ARP packet of the gateway's; whom it is about is left zero.
-func (n *Network) arp(to uint64, operation uint16) *packet {
-	p := newPacket(ethernetLen + arpLen)
-	n.putEthernet(p.frame, to, etherARP)
-	b := p.frame[ethernetLen:]
-	clear(b)
-	binary.BigEndian.PutUint64(b, 0x0001_0800_0604_0000|uint64(operation))
-	copy(b[8:], n.o.MAC[:])
-	a := n.o.IPv4.Addr().As4()
-	copy(b[14:], a[:])
-	return p
+// speaker is who says something about itself in an ARP or a neighbour discovery
+// packet.
+func speaker(frame []byte) netip.Addr {
+	b := frame[ethernetLen:]
+	switch etherType := binary.BigEndian.Uint16(frame[12:]); {
+	case etherType == etherARP && len(b) >= arpLen:
+		return netip.AddrFrom4([4]byte(b[14:18]))
+	case etherType == etherIPv6 && len(b) >= ipv6Len:
+		return netip.AddrFrom16([16]byte(b[8:24]))
+	}
+	return netip.Addr{}
 }
 
-// Lengths and flags of neighbour discovery (RFC 4861, sections 4.3, 4.4).
-const (
-	solicitLen = 24
-	linkOption = 8
-	advertises = 0xe0000000 // a router, asked, overriding
-)
-
-var allNodes = netip.MustParseAddr("ff02::1")
-
-// advertise answers who has one of the gateway's IPv6 addresses.
-func (n *Network) advertise(p *packet, h ip) {
-	b := h.payload
-	if len(b) < solicitLen || h.packet[7] != 255 {
-		n.counters.malformed.Add(1)
+// sayOrFree sends the frame that was put into p, if one was.
+func (n *Network) sayOrFree(p *packet, frame []byte) {
+	if len(frame) == 0 {
+		p.free()
 		return
 	}
-	target := netip.AddrFrom16([16]byte(b[8:24]))
-	if !n.isGateway(target) {
-		return // others', or whether an address is free
-	}
-	to, flags := h.src, uint32(advertises)
-	if to.IsUnspecified() {
-		to, flags = allNodes, flags&^0x40000000
-	}
-	out, m := n.newIP(p.mac(), target, to, protoICMPv6, solicitLen+linkOption)
-	out.frame[ethernetLen+7] = 255
-	clear(m)
-	m[0] = icmp6Advertise
-	binary.BigEndian.PutUint32(m[4:], flags)
-	copy(m[8:], b[8:24])
-	m[24], m[25] = 2, 1
-	copy(m[26:], n.o.MAC[:])
-	putICMPSum(m, target, to)
-	n.sendWhole(out)
+	p.frame = frame
+	n.out.putOwn(p)
 }
 
-// solicit asks who has an IPv6 address.
-func (n *Network) solicit(a netip.Addr) {
-	b := a.As16()
-	to := netip.AddrFrom16([16]byte{0xff, 0x02, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
-	mac := uint64(0x3333ff)<<24 | uint64(b[13])<<16 | uint64(b[14])<<8 | uint64(b[15])
-	src := n.o.IPv6.Addr()
-	if a.IsLinkLocalUnicast() {
-		src = n.linkLocal
-	}
-	out, m := n.newIP(mac, src, to, protoICMPv6, solicitLen+linkOption)
-	out.frame[ethernetLen+7] = 255
-	clear(m)
-	m[0] = icmp6Solicit
-	copy(m[8:], b[:])
-	m[24], m[25] = 1, 1
-	copy(m[26:], n.o.MAC[:])
-	putICMPSum(m, src, to)
-	n.sendWhole(out)
+// newGateway is what speaks ARP and neighbour discovery for the gateway, and
+// advertises it as the router.
+func (n *Network) newGateway() (*ndp.Gateway, error) {
+	return ndp.New(ndp.Config{
+		MAC:       n.o.MAC,
+		Addresses: []netip.Addr{n.o.IPv4.Addr(), n.linkLocal, n.o.IPv6.Addr()},
+		Router: &ndp.Router{
+			Prefix: n.o.IPv6.Masked(), Autonomous: true, MTU: uint32(n.o.MTU),
+		},
+		PerGuest: n.o.Limits.GuestAddresses, Neighbours: n.o.Limits.Addresses,
+	})
+}
+
+// advertise says to all guests that there is a router, when that is due.
+func (n *Network) advertise(now time.Time) {
+	out := newPacket(packetSize)
+	frame, _ := n.ndp.Advertise(now, out.frame[:0])
+	n.sayOrFree(out, frame)
 }
 
 // askEvery is how often one address is asked for at most, ns; askedMost, how many
@@ -149,19 +112,16 @@ func (q *asked) sweep(now int64) {
 
 // ask asks the guests who has an address of their network.
 func (n *Network) ask(a netip.Addr) {
-	switch {
-	case n.o.IPv4.Contains(a):
-		if n.asked.may(a, worker.Now()) {
-			out := n.arp(broadcastMAC, arpRequest)
-			b := a.As4()
-			copy(out.frame[ethernetLen+24:], b[:])
-			n.out.putOwn(out)
-		}
-	case n.o.IPv6.Contains(a), a.Is6() && a.IsLinkLocalUnicast():
-		if n.asked.may(a, worker.Now()) {
-			n.solicit(a)
-		}
+	if !n.isLocal(a) || !n.asked.may(a, worker.Now()) {
+		return
 	}
+	out := newPacket(packetSize)
+	n.sayOrFree(out, n.ndp.Ask(a, out.frame[:0]))
+}
+
+// isLocal reports whether a is an address of the guests' network.
+func (n *Network) isLocal(a netip.Addr) bool {
+	return n.o.IPv4.Contains(a) || n.o.IPv6.Contains(a) || a.Is6() && a.IsLinkLocalUnicast()
 }
 
 // resolveWait is how long an answer is waited for.

@@ -12,6 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"vhostnet/sharedmem"
+	"vhostnet/uplink/usernet/internal/ndp"
 	"vhostnet/vswitch"
 	"vhostnet/worker"
 )
@@ -37,6 +38,7 @@ type Network struct {
 	flows    *flows
 	forwards forwards
 	asked    asked
+	ndp      *ndp.Gateway
 	ipID     atomic.Uint32
 	silenced atomic.Bool // the log has said that there is no ping
 
@@ -88,6 +90,9 @@ func New(o Options) (*Network, error) {
 
 // open takes what the Network needs of the system and of the switch.
 func (n *Network) open() (err error) {
+	if n.ndp, err = n.newGateway(); err != nil {
+		return err
+	}
 	if n.memory, err = sharedmem.NewHostAllocator(sourceLists * sourceStride); err != nil {
 		return err
 	}
@@ -250,6 +255,7 @@ func (n *Network) sweep() {
 		case <-ticker.C:
 		}
 		now := worker.Now()
+		n.advertise(time.Now())
 		n.flows.sweep(now)
 		n.dials.sweep(now)
 		n.asked.sweep(now)

@@ -79,13 +79,13 @@ func newOutbound(n *Network, memory *sharedmem.Allocator) (*outbound, error) {
 }
 
 // put adds packets and wakes the worker. What does not fit is freed and counted.
-func (q *outbound) put(items []outItem) (accepted int) {
+func (q *outbound) put(items []outItem) {
 	q.mu.Lock()
 	room := len(q.ring) - int(q.last-q.first)
 	if q.ended {
 		room = 0
 	}
-	accepted = min(room, len(items))
+	accepted := min(room, len(items))
 	for _, it := range items[:accepted] {
 		q.ring[q.last&uint64(len(q.ring)-1)] = it
 		q.last++
@@ -98,7 +98,6 @@ func (q *outbound) put(items []outItem) (accepted int) {
 	if accepted > 0 && q.asleep.Load() && q.asleep.Swap(false) {
 		q.wake.Signal()
 	}
-	return accepted
 }
 
 // putOwn is put for one packet of ours.

@@ -1,0 +1,182 @@
+package usernet
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+
+	"vhostnet/nbl"
+)
+
+// listen is a server in the guest that sends back what it gets.
+func (g *testGuest) listen(a netip.Addr, port uint16) {
+	g.t.Helper()
+	ln, err := gonet.ListenTCP(g.stack, tcpip.FullAddress{NIC: nicID, Addr: stackAddress(a), Port: port}, protocolOf(a))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				n, err := receive(c)
+				if err == nil {
+					err = transfer(c, 3, n)
+				}
+				if err != nil {
+					g.t.Errorf("the guest's server: %v", err)
+				}
+			}()
+		}
+	}()
+	g.t.Cleanup(func() {
+		ln.Close()
+		<-done
+	})
+}
+
+// A Forward carries connections to a guest, over IPv4, IPv6 and a unix socket,
+// from the start and later, until it is removed.
+func TestForwardTCP(t *testing.T) {
+	noLeak(t)
+	const size = 3 << 20
+	g1 := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 2, 101}), 80)
+	l := newLab(t, Options{Forwards: []Forward{{Network: "tcp", Listen: "127.0.0.1:0", Guest: g1}}})
+	g := newTestGuest(l, 1, nbl.UplinkFeatures)
+	g.listen(g.v4, 80)
+	g.listen(g.v6, 80)
+	path := filepath.Join(t.TempDir(), "web.sock")
+	l.must(l.n.AddForward(Forward{Network: "tcp", Listen: "[::1]:0", Guest: netip.AddrPortFrom(g.v6, 80)}))
+	l.must(l.n.AddForward(Forward{Network: "tcp", Listen: "unix:" + path, Guest: g1}))
+	list := l.n.Forwards()
+	if len(list) != 3 {
+		t.Fatalf("%d forwards, want 3: %v", len(list), list)
+	}
+	for _, f := range list {
+		network, address := "tcp", f.Address
+		if strings.HasPrefix(address, unixPrefix) {
+			network, address = "unix", path
+		}
+		c, err := net.DialTimeout(network, address, 5*time.Second)
+		l.must(err)
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		if err := transfer(c, 4, size); err != nil {
+			t.Fatalf("%v: %v", f, err)
+		}
+		if n, err := receive(c); err != nil || n != size {
+			t.Errorf("%v: %d bytes came back: %v", f, n, err)
+		}
+		c.Close()
+		l.must(l.n.RemoveForward(f.Network, f.Address))
+		if c, err := net.DialTimeout(network, address, 5*time.Second); err == nil {
+			c.Close()
+			t.Errorf("%v is removed and takes connections", f)
+		}
+	}
+	if s := l.n.Snapshot(); s.Forwarded != 3 || s.ForwardFailed != 0 {
+		t.Errorf("%d connections forwarded, %d failed; want 3 and 0", s.Forwarded, s.ForwardFailed)
+	}
+}
+
+// A Forward carries datagrams to a guest and the answers back, for each client.
+func TestForwardUDP(t *testing.T) {
+	noLeak(t)
+	l := newLab(t, Options{})
+	g := newTestGuest(l, 1, nbl.UplinkFeatures)
+	for _, a := range []netip.Addr{g.v4, g.v6} {
+		server, err := gonet.DialUDP(g.stack, &tcpip.FullAddress{NIC: nicID, Addr: stackAddress(a), Port: 53}, nil, protocolOf(a))
+		l.must(err)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			b := make([]byte, 2000)
+			for {
+				n, from, err := server.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				_, _ = server.WriteTo(b[:n], from)
+			}
+		}()
+		l.must(l.n.AddForward(Forward{Network: "udp", Listen: "127.0.0.1:0", Guest: netip.AddrPortFrom(a, 53)}))
+		at := l.n.Forwards()[0].Address
+		for i := range 3 {
+			c, err := net.Dial("udp", at)
+			l.must(err)
+			exchange(t, c, []byte{byte(i), 2, 3})
+			c.Close()
+		}
+		l.must(l.n.RemoveForward("udp", at))
+		l.wait("the flows of a forward that is removed to end", func() bool { return l.n.Snapshot().Flows == 0 })
+		server.Close()
+		<-done
+	}
+}
+
+// Nobody at the address: the caller is refused, and it is counted.
+func TestForwardToNobody(t *testing.T) {
+	noLeak(t)
+	l := newLab(t, Options{Forwards: []Forward{{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.MustParseAddrPort("10.0.2.77:80")}}})
+	g := newTestGuest(l, 1, nbl.UplinkFeatures)
+	l.must(l.n.AddForward(Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.AddrPortFrom(g.v4, 81)}))
+	for _, f := range l.n.Forwards() {
+		c, err := net.DialTimeout("tcp", f.Address, 5*time.Second)
+		l.must(err)
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, errTimeout) {
+			t.Errorf("%v: %v; want the connection to be broken off", f, err)
+		}
+		c.Close()
+	}
+	if s := l.n.Snapshot(); s.ForwardFailed != 2 {
+		t.Errorf("%d forwards failed, want 2", s.ForwardFailed)
+	}
+}
+
+// What cannot be forwarded is refused by a sentence that says what can.
+func TestForwardRefused(t *testing.T) {
+	l := newLab(t, Options{})
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	l.must(err)
+	defer busy.Close()
+	guest := netip.MustParseAddrPort("10.0.2.15:80")
+	for _, c := range []struct {
+		f    Forward
+		want string
+	}{
+		{Forward{"sctp", "127.0.0.1:0", guest}, "tcp or udp"},
+		{Forward{"udp", "unix:/tmp/x", guest}, "tcp is possible"},
+		{Forward{"tcp", "localhost", guest}, "127.0.0.1:8080"},
+		{Forward{"tcp", "127.0.0.1:0", netip.AddrPort{}}, "10.0.2.3:80"},
+		{Forward{"tcp", "127.0.0.1:0", netip.MustParseAddrPort("192.0.2.1:80")}, "10.0.2.0/24"},
+		{Forward{"tcp", "127.0.0.1:0", netip.MustParseAddrPort("10.0.2.2:80")}, "no guest's address"},
+		{Forward{"tcp", busy.Addr().String(), guest}, "in use"},
+		{Forward{"tcp", "unix:/nowhere/at/all", guest}, "no such file"},
+	} {
+		if err := l.n.AddForward(c.f); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: %v; want %q in it", c.f, err, c.want)
+		}
+	}
+	f := Forward{"tcp", "127.0.0.1:0", guest}
+	l.must(l.n.AddForward(f))
+	f.Listen = l.n.Forwards()[0].Address
+	if err := l.n.AddForward(f); err == nil || !strings.Contains(err.Error(), "remove it first") {
+		t.Errorf("a forward twice: %v", err)
+	}
+	if err := l.n.RemoveForward("udp", "127.0.0.1:1"); err == nil {
+		t.Error("a forward that is not there was removed")
+	}
+}
