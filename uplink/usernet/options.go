@@ -61,7 +61,7 @@ type Limits struct {
 
 	Connections      int // open TCP connections (16384)
 	GuestConnections int // of them, of one guest (4096)
-	GuestConnecting  int // of one guest that are not answered yet (256)
+	GuestConnecting  int // of one guest that are not answered yet (1024)
 
 	Flows      int           // open flows of UDP and ping, each with a socket of the host (8192)
 	GuestFlows int           // of them, of one guest (1024)
@@ -82,7 +82,7 @@ func (l *Limits) fill() error {
 		{"GuestAddresses", &l.GuestAddresses, 64},
 		{"Connections", &l.Connections, 16384},
 		{"GuestConnections", &l.GuestConnections, 4096},
-		{"GuestConnecting", &l.GuestConnecting, 256},
+		{"GuestConnecting", &l.GuestConnecting, 1024},
 		{"Flows", &l.Flows, 8192},
 		{"GuestFlows", &l.GuestFlows, 1024},
 		{"GuestQueue", &l.GuestQueue, 256},

@@ -26,22 +26,24 @@ const (
 // dialKey names a connection that a guest asks for.
 type dialKey struct{ from, to netip.AddrPort }
 
-// dial is a SYN that was let into the stack.
+// dial is a SYN that was let into the stack, or the connection that came of it.
 type dial struct {
-	guest *guest
-	at    int64 // ns
+	guest    *guest
+	at       int64 // ns
+	answered bool
 }
 
 // dials bounds how many connections of a guest wait to be answered. It decides
 // at the SYN, before the stack has it, so a flood of them costs its guest only.
+// Connections stay in it as long as they are open: a SYN that comes again is not
+// another one.
 type dials struct {
 	each int
 	mu   sync.Mutex
 	m    map[dialKey]*dial
 }
 
-// begin lets a SYN in, or not. One that was let in and is not answered may come
-// again: the stack knows it.
+// begin lets a SYN in, or not.
 func (d *dials) begin(g *guest, k dialKey, now int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -55,7 +57,17 @@ func (d *dials) begin(g *guest, k dialKey, now int64) bool {
 	return true
 }
 
-// end notes that a SYN was answered.
+// answered notes that a SYN was answered by a connection.
+func (d *dials) answered(k dialKey) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if it := d.m[k]; it != nil && !it.answered {
+		it.answered = true
+		it.guest.connecting.Add(-1)
+	}
+}
+
+// end notes that a SYN was refused, or that its connection is over.
 func (d *dials) end(k dialKey) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -64,18 +76,20 @@ func (d *dials) end(k dialKey) {
 
 func (d *dials) forget(k dialKey) {
 	if it := d.m[k]; it != nil {
-		it.guest.connecting.Add(-1)
+		if !it.answered {
+			it.guest.connecting.Add(-1)
+		}
 		delete(d.m, k)
 	}
 }
 
 // sweep forgets SYNs of which nothing came: those that the stack answered
-// itself, since it had a connection of that name.
+// itself, for the rest of an earlier connection of that name.
 func (d *dials) sweep(now int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for k, it := range d.m {
-		if now-it.at > dialStale {
+		if !it.answered && now-it.at > dialStale {
 			d.forget(k)
 		}
 	}
@@ -95,27 +109,26 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 		netip.AddrPortFrom(hostAddress(id.RemoteAddress), id.RemotePort),
 		netip.AddrPortFrom(hostAddress(id.LocalAddress), id.LocalPort),
 	}
+	defer n.dials.end(key)
 	g, ok := n.admit(key)
 	if !ok {
-		n.dials.end(key)
 		r.Complete(true)
 		return
 	}
 	defer n.dismiss(g)
 	host, ok := n.dial(key)
 	if !ok {
-		n.dials.end(key)
 		r.Complete(true)
 		return
 	}
 	var wq waiter.Queue
 	ep, err := r.CreateEndpoint(&wq)
-	n.dials.end(key)
 	r.Complete(err != nil)
 	if err != nil {
 		_ = host.Close() // nothing was written to it
 		return
 	}
+	n.dials.answered(key)
 	n.counters.connected.Add(1)
 	n.relay(ep, &wq, host)
 }

@@ -36,6 +36,7 @@ func server(t testing.TB, address string, f func(net.Conn)) netip.AddrPort {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
+	ctx, stop := context.WithCancel(context.Background())
 	wg.Go(func() {
 		for {
 			c, err := ln.Accept()
@@ -43,6 +44,7 @@ func server(t testing.TB, address string, f func(net.Conn)) netip.AddrPort {
 				return
 			}
 			wg.Go(func() {
+				defer context.AfterFunc(ctx, func() { c.Close() })()
 				defer c.Close()
 				f(c)
 			})
@@ -50,6 +52,7 @@ func server(t testing.TB, address string, f func(net.Conn)) netip.AddrPort {
 	})
 	t.Cleanup(func() {
 		ln.Close()
+		stop()
 		wg.Wait()
 	})
 	return netip.MustParseAddrPort(ln.Addr().String())
