@@ -83,7 +83,7 @@ func New(o Options) (*Network, error) {
 	n.asked.m = map[netip.Addr]int64{}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
-		return nil, errors.Join(fmt.Errorf("usernet: %q: %w", o.Name, err), n.Close())
+		return nil, errors.Join(fmt.Errorf("usernet: %q: %w", o.Name, err), n.Close(context.Background()))
 	}
 	return n, nil
 }
@@ -128,7 +128,7 @@ func (n *Network) Run(ctx context.Context) error {
 	}
 	n.state.Unlock()
 	if err != nil {
-		return errors.Join(err, n.Close())
+		return errors.Join(err, n.Close(context.Background()))
 	}
 	w := n.o.Group.Pick()
 	if err := w.Add(ctx, n.out, n.o.Mode); err != nil {
@@ -198,8 +198,28 @@ func (n *Network) end(w *worker.Worker) error {
 	return errors.Join(append(errs, n.release())...)
 }
 
-// Close gives back a Network that never ran. After Run it does nothing.
-func (n *Network) Close() error {
+// Drain sends no more to guests, for good, and returns when what was on its way
+// to them has been delivered or dropped with its count. ctx bounds it when a
+// worker is held up. It may be called while Run runs, by any goroutine.
+func (n *Network) Drain(ctx context.Context) error {
+	n.out.draining.Store(true)
+	for {
+		// A visit that began before the mark was seen has ended after the first
+		// Quiesce, and another one has told what it holds after the second.
+		for range 2 {
+			if err := n.o.Group.Quiesce(ctx); err != nil {
+				return fmt.Errorf("usernet: %q: workers did not come round, packets to guests may not be delivered: %w", n.o.Name, err)
+			}
+		}
+		if n.out.holds.Load() == 0 {
+			return nil
+		}
+	}
+}
+
+// Close gives back a Network that never ran. After Run it does nothing. ctx
+// bounds the wait for workers.
+func (n *Network) Close(ctx context.Context) error {
 	n.state.Lock()
 	unused := n.stack == nil
 	if unused {
@@ -212,8 +232,6 @@ func (n *Network) Close() error {
 	n.cancel()
 	if n.port.id != 0 {
 		n.o.Switch.Detach(n.port.id)
-		ctx, cancel := context.WithTimeout(context.Background(), endWait)
-		defer cancel()
 		if err := n.o.Group.Quiesce(ctx); err != nil && !errors.Is(err, worker.ErrStopped) {
 			return err
 		}

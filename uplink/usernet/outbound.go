@@ -40,6 +40,9 @@ type outbound struct {
 	wake   *sys.Event
 	asleep atomic.Bool // the worker wants a kick
 
+	draining atomic.Bool  // nothing more is taken out of the queue
+	holds    atomic.Int32 // waiting, for who drains
+
 	mu    sync.Mutex
 	ring  []outItem // a power of two
 	first uint64    // the oldest
@@ -146,7 +149,7 @@ func (q *outbound) empty() bool {
 
 // Poll carries one batch to the switch (worker.Task).
 func (q *outbound) Poll(c *worker.Context, budget int) (busy bool) {
-	if q.waiting == 0 && !q.take(min(budget, visitFrames)) {
+	if q.waiting == 0 && (q.draining.Load() || !q.take(min(budget, visitFrames))) {
 		return false
 	}
 	n := 0
@@ -195,6 +198,7 @@ func (q *outbound) take(budget int) bool {
 // switch has decided on them.
 func (q *outbound) indicated(batch []*nbl.List, _ nbl.IndicateFlags) {
 	q.waiting = copy(q.held[:], batch)
+	q.holds.Store(int32(q.waiting))
 }
 
 // settle returns the Lists that the switch has decided on and keeps the others,
@@ -214,13 +218,14 @@ func (q *outbound) settle() {
 	clear(q.out[:])
 	clear(q.held[n:q.waiting])
 	q.waiting = n
+	q.holds.Store(int32(n))
 }
 
 // Arm asks for a kick (worker.Task).
 func (q *outbound) Arm() (more bool) {
 	q.wake.Drain()
 	q.asleep.Store(true)
-	if q.waiting > 0 || !q.empty() {
+	if q.waiting > 0 || !q.draining.Load() && !q.empty() {
 		q.asleep.Store(false)
 		return true
 	}
