@@ -103,7 +103,7 @@ type Device struct {
 	arrived bool              // a state was loaded, and no ring has started since
 
 	queue     queues.QueueID // that the session allocated; 0: none
-	filter    queues.FilterID
+	wanted    wantedFilters
 	completed bool
 	lacking   bool           // a queue was wanted in vain, and the log says so
 	freeing   sync.WaitGroup // FREE_QUEUE in the background
@@ -211,6 +211,13 @@ func New(o Options) (*Device, error) {
 	}
 	d.steering = o.Switch.Steering(d.port)
 	d.verbs = o.Adapter.Bind("port " + o.Name)
+	if o.MAC != [6]byte{} && o.Queue == QueueAuto {
+		own := Wanted{Filter: queues.Filter{MAC: o.MAC}, Origin: OriginConfiguration} // frames that are untagged at the port
+		if len(o.Switching.VLAN.Trunk) > 0 {
+			own.VLAN = queues.AnyVLAN
+		}
+		d.wanted.list = []wanted{{own, d.verbs}}
+	}
 	home := o.Group.Pick().Index()
 	if o.Home != 0 {
 		home = o.Home - 1

@@ -29,6 +29,20 @@ const (
 //
 // In QueueManual only the third is its.
 
+// QueueMode is who drives the verbs of the port's queue.
+func (d *Device) QueueMode() QueueMode { return d.o.Queue }
+
+// QueueID is the port's queue, whoever allocated it; 0: queue 0 serves it. It
+// may be called concurrently with everything.
+func (d *Device) QueueID() queues.QueueID { return d.nic.QueueID() }
+
+// SuggestBuffers changes how many receive buffers would be good on the port's
+// queue, in QueueAuto: a hint to the guest's side. It may be called concurrently
+// with everything.
+func (d *Device) SuggestBuffers(n uint32) error {
+	return d.verbs.SetQueueParameters(d.nic.QueueID(), queues.QueueChange{Flags: queues.SuggestedBuffersChanged, SuggestedBuffers: n})
+}
+
 // QueueParameters are what a queue for this port is to be allocated with.
 func (d *Device) QueueParameters() queues.QueueParameters {
 	return queues.QueueParameters{
@@ -80,23 +94,6 @@ func (d *Device) grow() error {
 	return nil
 }
 
-// setFilters sets the port's wanted filters unless they are set.
-func (d *Device) setFilters() error {
-	if d.o.MAC == [6]byte{} || d.filter != 0 {
-		return nil
-	}
-	f := queues.Filter{MAC: d.o.MAC} // frames that are untagged at the port
-	if len(d.o.Switching.VLAN.Trunk) > 0 {
-		f.VLAN = queues.AnyVLAN
-	}
-	id, err := d.verbs.SetFilter(d.queue, f)
-	if err != nil {
-		return err
-	}
-	d.filter = id
-	return nil
-}
-
 // remakeMemory makes the queue's allocations anew from the Map and the rings as
 // they are noted. On error it keeps those it has.
 func (d *Device) remakeMemory() error {
@@ -119,7 +116,7 @@ func (d *Device) pauseQueue() {
 	if d.queue == 0 {
 		return
 	}
-	d.filter = 0
+	d.dropFilters()
 	if err := d.verbs.ClearFilters(d.queue); err != nil {
 		d.o.Log.Error("filters not cleared", "queue", d.queue, "error", err)
 	}

@@ -113,7 +113,7 @@ func (p FilterParameters) Filter(strict bool) (Filter, error) {
 	case !vlan && strict:
 		return Filter{}, wrong("neither a VLAN nor untagged frames only; this adapter wants one of them")
 	}
-	return f, f.check()
+	return f, f.Check()
 }
 
 func (t FieldParameters) check() error {

@@ -29,8 +29,8 @@ type FilterInfo struct {
 	steering Steering // of queue 0's filters
 }
 
-// check refuses filters that no queue can have.
-func (f Filter) check() error {
+// Check refuses filters that no queue can have.
+func (f Filter) Check() error {
 	if f.MAC[0]&1 != 0 || f.MAC == [6]byte{} {
 		return fmt.Errorf("queues: set filter: %x is not the address of one station, and queues take no others: %w", f.MAC, StatusInvalidParameter)
 	}
@@ -48,7 +48,7 @@ func (f Filter) check() error {
 // it can; the lowest FilterID counts.
 func (b *Binding) SetFilter(id QueueID, f Filter) (FilterID, error) {
 	a := b.a
-	if err := f.check(); err != nil {
+	if err := f.Check(); err != nil {
 		return 0, err
 	}
 	a.mu.Lock()
@@ -78,7 +78,7 @@ func (b *Binding) SetFilter(id QueueID, f Filter) (FilterID, error) {
 // queue 0, which anybody may set. to is the port's.
 func (b *Binding) SetDefaultFilter(f Filter, to Steering) (FilterID, error) {
 	a := b.a
-	if err := f.check(); err != nil {
+	if err := f.Check(); err != nil {
 		return 0, err
 	}
 	if to == nil {
