@@ -56,6 +56,11 @@ type Options struct {
 	// Log takes the state changes, at most ten lines in a second; default: none.
 	Log hclog.Logger
 
+	// OnFrontEnd is told that a front-end is there and that it has gone: then
+	// nothing of its session is left, and nobody writes to its memory. It is
+	// called on the session's goroutine and must not block. nil: nobody listens.
+	OnFrontEnd func(connected bool)
+
 	// MessageTimeout is how long a message may take from its first byte to its
 	// last; default 5 s.
 	MessageTimeout time.Duration
@@ -143,6 +148,9 @@ func (s *Server) check() error {
 	}
 	if s.o.Log == nil {
 		s.o.Log = hclog.NewNullLogger()
+	}
+	if s.o.OnFrontEnd == nil {
+		s.o.OnFrontEnd = func(bool) {}
 	}
 	if s.o.MessageTimeout == 0 {
 		s.o.MessageTimeout = defaultTimeout

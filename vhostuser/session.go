@@ -67,6 +67,7 @@ func newSession(srv *Server, c *conn) *session {
 func (s *session) run() {
 	s.srv.counters.sessions.Add(1)
 	s.log(hclog.Info, "front-end connected")
+	s.srv.o.OnFrontEnd(true)
 	err := s.begin()
 	if err == nil {
 		err = s.serve()
@@ -74,6 +75,7 @@ func (s *session) run() {
 	// The device lets go first: who sees the connection closed may rely on
 	// nobody writing to its memory any more.
 	s.clear()
+	s.srv.o.OnFrontEnd(false)
 	_ = s.conn.Close()
 	if hungUp(err) {
 		s.log(hclog.Info, "front-end disconnected")

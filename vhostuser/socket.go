@@ -86,6 +86,18 @@ func listen(path string, a access) (*net.UnixListener, socketFile, error) {
 	return u, file, nil
 }
 
+// ListenOwner binds a unix socket at path that its owner alone may connect to,
+// as a port's socket is bound: a stale one is replaced, a live one refused. It is
+// for sockets beside the ports'. remove removes the file after the listener has
+// been closed.
+func ListenOwner(path string) (l *net.UnixListener, remove func(), err error) {
+	if path == "" || abstract(path) {
+		return nil, nil, fmt.Errorf("vhostuser: a socket for its owner alone needs the path of a file, not %q", path)
+	}
+	l, file, err := listen(path, access{mode: 0o600, uid: -1, gid: -1})
+	return l, file.remove, err
+}
+
 // ownerOnly runs before the socket is bound, so that its file is never open to
 // others, not even until admit has run: Linux takes the file's mode from the
 // socket.

@@ -154,3 +154,31 @@ func TestInheritedListener(t *testing.T) {
 		t.Errorf("a socket that somebody else bound was removed: %v", err)
 	}
 }
+
+// A socket for its owner alone is his from the beginning, in the place of a
+// stale one.
+func TestListenOwner(t *testing.T) {
+	for _, path := range []string{"", "@name"} {
+		if _, _, err := ListenOwner(path); err == nil {
+			t.Errorf("listening at %q", path)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "socket")
+	for range 2 {
+		l, remove, err := ListenOwner(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeSocket|0o600 {
+			t.Errorf("%v, %v; want a socket of mode 0600", info, err)
+		}
+		if _, _, err := ListenOwner(path); err == nil {
+			t.Error("two listen at one path")
+		}
+		_ = l.Close() // leaves the file
+		if _, err := os.Lstat(path); err != nil {
+			t.Error(err)
+		}
+		defer remove()
+	}
+}
