@@ -43,10 +43,12 @@ func (d *daemon) assemble(c config) (err error) {
 	if err != nil {
 		return err
 	}
-	d.adapter, err = queues.NewAdapter(queues.Options{Workers: c.workers, Quiesce: d.group.Quiesce, OnEvent: d.events.queueEvent})
+	d.adapter, err = queues.NewAdapter(queues.Options{Workers: c.workers, Quiesce: d.group.Quiesce, OnEvent: d.tell})
 	if err != nil {
 		return err
 	}
+	d.verbs = d.adapter.Bind("control API")
+	d.freeCtx, d.endFree = context.WithCancel(context.Background())
 	if err := d.adapter.Restart(); err != nil {
 		return err
 	}
@@ -58,7 +60,10 @@ func (d *daemon) assemble(c config) (err error) {
 	if d.budget, err = sharedmem.NewBudget(sharedmem.DefaultLimits()); err != nil {
 		return err
 	}
-	return d.openPorts(c.ports)
+	if err := d.openPorts(c.ports); err != nil {
+		return err
+	}
+	return d.openControl(c.control, c.saidCtl)
 }
 
 // openPorts makes the ports of the configuration, those first that watch others:
@@ -99,6 +104,7 @@ func (d *daemon) abandon() {
 	for _, p := range d.ports.all() {
 		_ = closeSoon(p.behind)
 	}
+	d.control.close()
 	if d.adapter != nil {
 		_ = d.adapter.Close(context.Background())
 	}
@@ -107,18 +113,19 @@ func (d *daemon) abandon() {
 // newVM attaches a device to the switch and binds its socket; an error names the
 // flag that asked for them. Until the device is the caller's nothing of it is
 // left on an error.
-func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (v *vm, err error) {
+func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (_ *vm, err error) {
 	home := 0 // a worker with few rings
 	if d.balancer != nil {
 		home = 1 + balancing.Home
 	}
-	var server *vhostuser.Server // made from device, and there before anybody connects
-	device, err := netdev.New(netdev.Options{
-		Name: spec.name, MAC: spec.mac, MTU: spec.mtu, Pairs: spec.pairs, Mask: spec.mask, Mode: spec.mode, Switching: o, Home: home,
+	v := &vm{} // its server is made from its device, and there before anybody connects
+	v.device, err = netdev.New(netdev.Options{
+		Name: spec.name, MAC: spec.mac, MTU: spec.mtu, Pairs: spec.pairs, Mask: spec.mask, Mode: spec.mode, Queue: spec.queue, Switching: o, Home: home,
 		Adapter: d.adapter, Switch: d.vswitch, Group: d.group, Log: d.log.With("port", spec.name),
-		OnConfig: func() { server.ConfigChanged() },
+		OnConfig: func() { v.server.ConfigChanged() },
 		OnBroken: func(ring int, err error) {
 			d.events.post(notice{port: spec.name, text: "ring broken", ring: ring, err: err})
+			d.tellBroken(spec.name, ring, err)
 		},
 	})
 	if err != nil {
@@ -126,7 +133,7 @@ func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (v *vm, err error) 
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, closeSoon(device))
+			err = errors.Join(err, closeSoon(v.device))
 		}
 	}()
 	options, err := socketOptions(spec, d.c)
@@ -134,11 +141,18 @@ func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (v *vm, err error) 
 		return nil, err
 	}
 	options.Budget, options.Log = d.budget, d.log
-	server, err = vhostuser.NewServer(device, options)
+	options.OnFrontEnd = func(connected bool) { d.tellFrontEnd(spec.name, v, connected) }
+	v.server, err = vhostuser.NewServer(v.device, options)
 	if err != nil {
 		return nil, spec.said.wrong(err)
 	}
-	return &vm{device: device, server: server}, nil
+	for _, a := range spec.statics {
+		if err := d.vswitch.AddStatic(v.device.Port(), a.VLAN, a.MAC); err != nil {
+			v.server.Close()
+			return nil, spec.said.wrong(err)
+		}
+	}
+	return v, nil
 }
 
 // closer is a port, a VM's device, a binding.

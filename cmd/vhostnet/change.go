@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 
+	"vhostnet/control"
 	"vhostnet/vswitch"
 )
 
@@ -23,6 +24,7 @@ func (d *daemon) addPort(spec portSpec) (*port, error) {
 		return nil, err
 	}
 	d.announcePort(p.spec)
+	d.hub.Publish(control.Event{Kind: control.EventPortAdded, Port: p.name})
 	return p, nil
 }
 
@@ -38,8 +40,9 @@ func (d *daemon) removePort(name string) error {
 	defer d.ports.drop(p)
 	d.drainPort(p)
 	d.ports.end(p)
-	err = closeSoon(p.behind)
+	err = errors.Join(d.freeManual(p), closeSoon(p.behind))
 	d.log.Info("port is removed", "port", name)
+	d.hub.Publish(control.Event{Kind: control.EventPortRemoved, Port: name})
 	return err
 }
 

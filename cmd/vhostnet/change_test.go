@@ -27,12 +27,19 @@ type running struct {
 // it.
 func runDaemon(t *testing.T, names ...string) *running {
 	t.Helper()
+	return runDaemonWith(t, func(*running, *runOptions) {}, names...)
+}
+
+// runDaemonWith is runDaemon with other options.
+func runDaemonWith(t *testing.T, change func(*running, *runOptions), names ...string) *running {
+	t.Helper()
 	vutest.CheckLeaks(t)
 	r := &running{t: t, dir: t.TempDir()}
 	opts := &runOptions{workers: 1, socketMode: "0660", placement: "spread", output: "table", logFormat: "text", logLevel: "info"}
 	for _, name := range names {
 		opts.ports = append(opts.ports, r.say(name))
 	}
+	change(r, opts)
 	c, err := opts.parse()
 	if err != nil {
 		t.Fatal(err)

@@ -21,6 +21,8 @@ type config struct {
 	saidCPUs origin       // of cpus, for errors
 	balance  bool         // ports between workers by their load
 	access   socketAccess // to sockets whose port does not say otherwise
+	control  string       // where the control API is served; "": nowhere
+	saidCtl  origin       // of control, for errors
 	interval time.Duration
 	json     bool // form of the counters
 	logJSON  bool
@@ -64,7 +66,7 @@ func (o *runOptions) parse() (config, error) {
 // checkAny refuses a program without ports.
 func (o *runOptions) checkAny(c config) error {
 	switch {
-	case len(c.ports) > 0:
+	case len(c.ports) > 0 || c.control != "":
 		return nil
 	case o.file != "":
 		return startOf(o.file).errorf("no port is described; say for instance port \"web\" { socket = \"/run/vhostnet/web.sock\" }")
@@ -178,6 +180,9 @@ func (o *runOptions) parseOutput(c *config) error {
 		if !slices.Contains(s.words, s.value) {
 			errs = append(errs, o.said(s.setting, s.value).errorf("want %s", listOf(s.words)))
 		}
+	}
+	if c.control = o.control; c.control != "" {
+		c.saidCtl = o.said("control", o.control)
 	}
 	c.interval, c.json = o.stats, o.output == "json"
 	c.logJSON, c.logLevel = o.logFormat == "json", hclog.LevelFromString(o.logLevel)

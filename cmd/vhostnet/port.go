@@ -11,6 +11,7 @@ import (
 
 	"vhostnet/netdev"
 	"vhostnet/virtio"
+	"vhostnet/vswitch"
 	"vhostnet/worker"
 )
 
@@ -28,6 +29,9 @@ type portSpec struct {
 	pairs  int
 	mode   worker.Mode
 	mask   virtio.Features
+
+	queue   netdev.QueueMode
+	statics []vswitch.Address // of stations behind the port
 	switching
 }
 
@@ -118,6 +122,10 @@ func (p *portSpec) option(key, value string) (err error) {
 		p.mode, err = parseMode(value)
 	case "mtu":
 		p.mtu, err = parseMTU(value)
+	case "queue":
+		p.queue, err = parseQueueMode(value)
+	case "static":
+		p.statics, err = parseStatics(value)
 	case "pairs":
 		p.pairs, err = strconv.Atoi(value)
 		if err != nil || p.pairs < 1 || p.pairs > maxPairs {
@@ -143,7 +151,7 @@ func (p *portSpec) option(key, value string) (err error) {
 			return fmt.Errorf("%s=%s: %w", key, value, err)
 		}
 	default:
-		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, vlan, trunk, native, protected, mirror, sink, transparent, role, socket-mode, socket-owner and socket-group", key)
+		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, queue, static, vlan, trunk, native, protected, mirror, sink, transparent, role, socket-mode, socket-owner and socket-group", key)
 	}
 	return err
 }

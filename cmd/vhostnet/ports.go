@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"vhostnet/netdev"
 	"vhostnet/vhostuser"
@@ -26,8 +27,12 @@ type attachment interface {
 
 // vm is the attachment of a virtual machine.
 type vm struct {
-	device *netdev.Device
-	server *vhostuser.Server
+	device    *netdev.Device
+	server    *vhostuser.Server
+	connected atomic.Bool // a front-end is
+
+	queues sync.Mutex // held while the control API allocates a queue for it
+	left   bool       // none is any more; under queues
 }
 
 func (v *vm) Serve(ctx context.Context) error { return v.server.Serve(ctx) }

@@ -133,6 +133,7 @@ func settingsChanged(old, c config) error {
 		{"cpus", slices.Equal(old.cpus, c.cpus)},
 		{"placement", old.balance == c.balance},
 		{"stats", old.interval == c.interval},
+		{"control", old.control == c.control},
 		{"output", old.json == c.json},
 		{"log-format", old.logJSON == c.logJSON},
 	} {

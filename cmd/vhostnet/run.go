@@ -31,6 +31,7 @@ type runOptions struct {
 	output      string
 	logFormat   string
 	logLevel    string
+	control     string
 	file        string // a configuration file; "": none
 
 	flags     *pflag.FlagSet       // which settings were given, where there is a file
@@ -72,6 +73,9 @@ A port is NAME=PATH and, behind commas, options:
   mirror=PORT    copies of all its frames go to PORT, which gets nothing else
                  (sink=on: it gets copies only, also before somebody mirrors)
   transparent=on passes on what no bridge does (LLDP, LACP, spanning tree)
+  queue=manual   the VM's queue is driven by "vhostnet queues" and "vhostnet
+                 filters", not by its connection (default: auto)
+  static=A+B     addresses behind the VM that are not learned, MAC or MAC/VLAN
   frontend=NAME  masks that a front-end needs: qemu, cloud-hypervisor, crosvm,
                  libkrun, dpdk
   role=ROLE      listen (default: make the socket, replace a stale one) or
@@ -160,6 +164,7 @@ func (o *runOptions) addSettings(cmd *cobra.Command) {
 	f.IntVar(&o.workers, "workers", 0, "`N` threads move frames (default: half of the cores)")
 	f.StringVar(&o.cpus, "cpus", "", "pin the workers to these CPUs, a `LIST` such as 0,2")
 	f.StringVar(&o.placement, "placement", "spread", "`WAY` of ports to workers: spread, or balance by load")
+	f.StringVar(&o.control, "control", "", "serve the control API on a socket at `PATH`")
 	f.DurationVar(&o.stats, "stats", 0, "print counters every `INTERVAL`, such as 1s")
 	f.StringVarP(&o.output, "output", "o", "table", "`FORM` of the counters: table or json")
 	f.StringVar(&o.logFormat, "log-format", "text", "`FORM` of the log: text or json")

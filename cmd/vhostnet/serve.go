@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"vhostnet/control"
 	"vhostnet/queues"
 	"vhostnet/sharedmem"
 	"vhostnet/vswitch"
@@ -27,6 +28,13 @@ type daemon struct {
 	adapter *queues.Adapter
 
 	balancer *queues.Balancer // nil: ports stay where they began
+
+	verbs   *queues.Binding // the control API's
+	freeing sync.WaitGroup  // FREE_QUEUE of the control API, in the background
+	freeCtx context.Context // of those
+	endFree context.CancelFunc
+	hub     control.Hub
+	control *controlSocket
 
 	budget *sharedmem.Budget // of all guests' memory
 	ports  *ports
@@ -90,6 +98,10 @@ func (d *daemon) run(ctx context.Context, c config, r *reporter, asked <-chan os
 		stop()
 	})
 	reporting.Go(func() { d.report(serving, r, c.interval, asked) })
+	var controlErr error
+	if d.control != nil {
+		reporting.Go(func() { controlErr = d.control.serve(serving) })
+	}
 	if c.reload != nil {
 		reporting.Go(func() { d.reloads(serving, c) })
 	}
@@ -107,10 +119,11 @@ func (d *daemon) run(ctx context.Context, c config, r *reporter, asked <-chan os
 	err := d.ports.serve(sessions)
 	stop()
 	reporting.Wait()
+	d.endFreeing()
 	if ctx.Err() != nil {
 		d.log.Info("ending", "cause", context.Cause(ctx))
 	}
-	err = errors.Join(err, d.closePorts())
+	err = errors.Join(err, controlErr, d.closePorts(), d.endVerbs())
 	stopBelow()
 	lower.Wait()
 	return errors.Join(groupErr, err, d.adapter.Close(context.Background())) // no worker is left to wait for
@@ -132,7 +145,7 @@ func (d *daemon) closePorts() error {
 	defer cancel()
 	var errs []error
 	for _, p := range d.ports.all() {
-		errs = append(errs, p.behind.Close(ctx))
+		errs = append(errs, d.freeManual(p), p.behind.Close(ctx))
 	}
 	return errors.Join(errs...)
 }
