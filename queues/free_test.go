@@ -169,3 +169,21 @@ func TestFreeOfFormerQueue(t *testing.T) {
 		t.Errorf("the NIC still has queue %d", q.id)
 	}
 }
+
+// A Binding that closes goes on with a FREE_QUEUE that was given up.
+func TestCloseGoesOnWithFree(t *testing.T) {
+	r := newRig(t, Options{})
+	id := r.complete("web")
+	held, err := r.Holder().Hold(hostPacket(t), id)
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := r.FreeQueue(ctx, id); !errors.Is(err, context.Canceled) {
+		t.Fatalf("freed while a packet is out: %v", err)
+	}
+	must(t, r.Holder().Return(held))
+	must(t, r.Binding.Close(context.Background()))
+	if n := len(r.EnumQueues()); n != 1 {
+		t.Errorf("%d queues are left", n)
+	}
+}
