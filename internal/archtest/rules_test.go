@@ -41,6 +41,11 @@ var rules = map[string]rule{
 	"vswitch": {level: 4, imports: list("metrics nbl sharedmem virtio worker")}, // knows no ring
 
 	// Services of the user-mode network: they know no switch and no packet.
+	"uplink/tap": {
+		level:    5,
+		imports:  list("internal/sys metrics nbl sharedmem vswitch worker"),
+		external: list(hclog),
+	},
 	"uplink/usernet/internal/limit": {level: 3},
 	"uplink/usernet/internal/ndp":   {level: 4, imports: list("metrics"), external: list("gvisor.dev/gvisor/pkg/tcpip/ gvisor.dev/gvisor/pkg/tcpip")},
 
