@@ -65,18 +65,34 @@ func (d *daemon) openPort(p *port) error {
 		}
 		sink = to.vm.device.Port()
 	}
-	v, err := d.newVM(p.spec, p.spec.options(sink))
+	behind, err := d.newAttachment(p.spec, p.spec.options(sink))
 	if err != nil {
 		return usageError{err}
 	}
-	if err := d.ports.open(p, v); err != nil {
-		return errors.Join(err, closeSoon(v))
+	if err := d.ports.open(p, behind); err != nil {
+		return errors.Join(err, closeSoon(behind))
 	}
 	return nil
 }
 
+// newAttachment makes what is behind a port.
+func (d *daemon) newAttachment(spec portSpec, o vswitch.PortOptions) (attachment, error) {
+	if spec.uplink == nil {
+		return d.newVM(spec, o)
+	}
+	u, err := uplinkKinds[spec.uplink.kind].open(d, spec, o)
+	if err != nil {
+		return nil, spec.said.wrong(err)
+	}
+	return u, nil
+}
+
 // announcePort logs a port that was added.
 func (d *daemon) announcePort(spec portSpec) {
+	if spec.uplink != nil {
+		d.log.Info("uplink is open", "port", spec.name, "uplink", spec.uplink.where())
+		return
+	}
 	where := []any{"socket", spec.path}
 	if spec.fd >= 0 {
 		where = []any{"fd", spec.fd}

@@ -101,9 +101,9 @@ type mistakeReport struct {
 
 type filePortReport struct {
 	Port   string `json:"port"`
-	Socket string `json:"socket"`
-	Role   string `json:"role"`
-	MAC    string `json:"mac"`
+	Socket string `json:"socket"`        // or, of an uplink, its kind and where
+	Role   string `json:"role"`          // listen, connect or uplink
+	MAC    string `json:"mac,omitempty"` // of a VM
 	Mode   string `json:"mode"`
 	VLAN   string `json:"vlan,omitempty"` // as "10", "10+20-29", "10+20,native 10"
 }
@@ -122,9 +122,11 @@ func newFileReport(path string, c config, err error) fileReport {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	for _, p := range c.ports {
-		r.Ports = append(r.Ports, filePortReport{
-			Port: p.name, Socket: p.place(), Role: p.role(), MAC: net.HardwareAddr(p.mac[:]).String(), Mode: p.mode.String(), VLAN: vlanText(p.vlan),
-		})
+		report := filePortReport{Port: p.name, Socket: p.place(), Role: p.role(), MAC: net.HardwareAddr(p.mac[:]).String(), Mode: p.mode.String(), VLAN: vlanText(p.vlan)}
+		if p.uplink != nil {
+			report.Socket, report.Role, report.MAC = p.uplink.where(), "uplink", ""
+		}
+		r.Ports = append(r.Ports, report)
 	}
 	return r
 }
@@ -142,11 +144,7 @@ func (r fileReport) writeTable(out io.Writer) error {
 	t := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "PORT\tSOCKET\tROLE\tMAC\tMODE\tVLAN")
 	for _, p := range r.Ports {
-		vlan := p.VLAN
-		if vlan == "" {
-			vlan = "-"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Port, p.Socket, p.Role, p.MAC, p.Mode, vlan)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Port, p.Socket, p.Role, cmp.Or(p.MAC, "-"), p.Mode, cmp.Or(p.VLAN, "-"))
 	}
 	return t.Flush()
 }

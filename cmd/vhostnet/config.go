@@ -56,7 +56,7 @@ func (o *runOptions) parse() (config, error) {
 		return config{}, errs
 	}
 	for i := range c.ports {
-		if p := &c.ports[i]; p.fd < 0 && !p.dial {
+		if p := &c.ports[i]; p.fd < 0 && !p.dial && p.uplink == nil {
 			p.access = p.access.or(c.access)
 		}
 	}
@@ -86,6 +86,14 @@ func (o *runOptions) parsePorts(c *config) error {
 	var errs []error
 	for _, s := range o.ports {
 		p, err := parsePort(s)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		c.ports = append(c.ports, p)
+	}
+	for _, s := range o.uplinks {
+		p, err := parseUplink(s)
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -158,11 +158,18 @@ func (r *fileReader) readRoot(body hcl.Body) {
 		return nil
 	})
 	for _, b := range content.Blocks {
-		if b.Type == "switch" {
-			r.readSwitch(b)
-		} else {
-			r.readPort(b)
-		}
+		r.readBlock(b)
+	}
+}
+
+func (r *fileReader) readBlock(b *hcl.Block) {
+	switch b.Type {
+	case "switch":
+		r.readSwitch(b)
+	case "uplink":
+		r.readUplink(b)
+	default:
+		r.readPort(b)
 	}
 }
 
@@ -177,11 +184,31 @@ func (r *fileReader) readSwitch(b *hcl.Block) {
 		r.wrong(b.DefRange, what, fmt.Errorf("a program runs one switch, and that is %q; want these ports in it, kept apart by vlan, or in the file of another program", r.network))
 	}
 	r.network = name
-	content, diags := b.Body.Content(bodySchema(nil, "port"))
+	content, diags := b.Body.Content(bodySchema(nil, "port", "uplink"))
 	r.diagnose(diags)
 	for _, p := range content.Blocks {
-		r.readPort(p)
+		r.readBlock(p)
 	}
+}
+
+// readUplink reads an uplink; its device is called as its port unless the file
+// says otherwise.
+func (r *fileReader) readUplink(b *hcl.Block) {
+	what := fmt.Sprintf("uplink %q %q", b.Labels[0], b.Labels[1])
+	p, err := newUplinkSpec(b.Labels[0], b.Labels[1], origin{what, &b.DefRange})
+	if m, ok := errors.AsType[mistake](err); ok {
+		r.mistakes = append(r.mistakes, m)
+		return
+	}
+	keys := slices.Concat(uplinkKinds[p.uplink.kind].keys, uplinkKeys)
+	content, diags := b.Body.Content(bodySchema(keys))
+	r.diagnose(diags)
+	p.uplink.tap.device = p.name
+	r.each(content, what, keys, func(k key, value string, _ hcl.Range) error { return p.uplinkOption(k.option, value) })
+	if err := p.consistentUplink(); err != nil {
+		r.wrong(b.DefRange, what, err)
+	}
+	r.ports = append(r.ports, p)
 }
 
 func (r *fileReader) readPort(b *hcl.Block) {

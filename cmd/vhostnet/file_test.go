@@ -48,7 +48,7 @@ func sameConfig(t *testing.T, what string, got, want config) {
 		}
 		return c
 	}
-	if diff := cmp.Diff(strip(want), strip(got), cmp.AllowUnexported(config{}, portSpec{}, socketAccess{}, switching{}, origin{})); diff != "" {
+	if diff := cmp.Diff(strip(want), strip(got), cmp.AllowUnexported(config{}, portSpec{}, socketAccess{}, switching{}, origin{}, uplinkSpec{}, tapSpec{})); diff != "" {
 		t.Errorf("%s:\n%s", what, diff)
 	}
 }
@@ -101,7 +101,7 @@ func TestKeysAreFlags(t *testing.T) {
 	if diff := cmp.Diff(known, options); diff != "" {
 		t.Errorf("options and keys of a port:\n%s", diff)
 	}
-	for _, k := range slices.Concat(settingKeys, portKeys) {
+	for _, k := range slices.Concat(settingKeys, portKeys, uplinkKeys, tapKeys) {
 		if k.option != "" && k.name != strings.ReplaceAll(k.option, "-", "_") {
 			t.Errorf("key %s is option %s", k.name, k.option)
 		}
@@ -131,14 +131,23 @@ func TestKeysAreDocumented(t *testing.T) {
 	}
 }
 
+// uplinkSections are the sections of the kinds of uplinks.
+var uplinkSections = map[string]string{"tap": "Keys of an uplink of kind tap"}
+
 func documented() map[string][]string {
+	if len(uplinkKinds) != len(uplinkSections) {
+		panic("an uplink of a kind without a section")
+	}
 	names := func(keys []key) (list []string) {
 		for _, k := range keys {
 			list = append(list, k.name)
 		}
 		return list
 	}
-	return map[string][]string{"Settings": names(settingKeys), "Keys of a port": names(portKeys), "Blocks": blocks}
+	return map[string][]string{
+		"Settings": names(settingKeys), "Keys of a port": names(portKeys), "Blocks": blocks,
+		"Keys of every uplink": names(uplinkKeys), uplinkSections["tap"]: names(tapKeys),
+	}
 }
 
 // All values of all kinds that a key takes.
@@ -162,10 +171,25 @@ port "a" {
   mask = ["mq"]
 }
 port "b" { socket = "fd:1000" }
+uplink "tap" "tap1" {}
+switch "s" {
+  uplink "tap" "lan" {
+    device = "tap0"
+    queues = 2
+    mode   = "interrupt"
+    trunk  = [10]
+    native = 10
+  }
+  uplink "tap" "given" {
+    device    = "fd:1001+1002"
+    protected = true
+  }
+}
 `)
 	want, err := parseArgs(t, "--workers", "1", "--placement", "balance", "--stats", "1m30s", "-o", "json", "--log-level", "warn",
 		"--socket-mode", "600", "--socket-owner", "7", "--port", "a=@a,socket-mode=666,mtu=9000,trunk=1+3-5+7,transparent=on,frontend=libkrun,mask=mq",
-		"--port", "b=fd:1000")
+		"--port", "b=fd:1000", "--uplink", "tap:tap1", "--uplink", "tap:tap0,name=lan,queues=2,mode=interrupt,trunk=10,native=10",
+		"--uplink", "tap:fd:1001+1002,name=given,protected=on")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,6 +247,12 @@ var badFiles = []struct {
 	{"a.hcl", "port \"a\" {\n  socket = \"fd:7\"\n role = \"connect\"\n}", []string{`1:1|port "a"|role=connect|want a path`}},
 	{"a.hcl", "port \"a\" { socket = \"/a\" }\nport \"a\" { socket = \"/b\" }\nport \"c\" { socket = \"/a\" }", []string{`2:1|port "a"|another port has the name`, `3:1|port "c"|already the socket of port a`}},
 	{"a.hcl", "port \"a\" {\n socket = \"/a\"\n mirror = \"b\"\n}", []string{`1:1|port "a"|mirror=b: want the name of another port`}},
+	{"a.hcl", "uplink \"tun\" \"t\" {}\nport \"a\" { socket = \"/a\" }", []string{`1:1|uplink "tun" "t"|kind "tun"; want`}},
+	{"a.hcl", "uplink \"tap\" {}\nport \"a\" { socket = \"/a\" }", []string{`1:14|name`}},
+	{"a.hcl", "uplink \"tap\" \"a b\" {}", []string{`1:1|a port called "a b"`}},
+	{"a.hcl", "uplink \"tap\" \"t\" {\n queue = 2\n}", []string{`2:2|"queue"|Did you mean "queues"?`}},
+	{"a.hcl", "uplink \"tap\" \"t\" {\n queues = 0\n device = \"a/b\"\n}", []string{`1:1|uplink "tap" "t"|name of an interface`, `2:11|queues=0: want 1 to 256`}},
+	{"a.hcl", "uplink \"tap\" \"t\" {\n queues = 2\n device = \"fd:7\"\n}", []string{`1:1|queues: an inherited device`}},
 	{"a.hcl", "port \"a\" { socket = ", []string{`1:21|expression`}},
 	{"a.hcl", "workers = " + strings.Repeat("[", 200_000), []string{"1:111|nested deeper than 100"}},
 	{"a.hcl", "workers = " + strings.Repeat("!-", 100_000), []string{"1:111|nested deeper than 100"}},

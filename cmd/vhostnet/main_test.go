@@ -86,6 +86,7 @@ type programOptions struct {
 	stdout, stderr *os.File   // default: program.out and program.log
 	files          []*os.File // descriptors from 3 on
 	names          string     // systemd's names of them, joined by colons; "": it did not pass them
+	netns          string     // network namespace; "": this one
 }
 
 // start starts the program; the test's end ends it.
@@ -98,6 +99,9 @@ func start(t *testing.T, o programOptions, args ...string) *program {
 	p := &program{t: t, cmd: exec.Command(self, args...), done: make(chan struct{})}
 	if o.names != "" { // systemd names the process, too
 		p.cmd = exec.Command("/bin/sh", append([]string{"-c", `LISTEN_PID=$$ exec "$0" "$@"`, self}, args...)...)
+	}
+	if o.netns != "" {
+		p.cmd = exec.Command("ip", append([]string{"netns", "exec", o.netns, self}, args...)...)
 	}
 	// The race detector would let each process wait a second before its end.
 	p.cmd.Env = append(os.Environ(), asProgram+"=1", "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")

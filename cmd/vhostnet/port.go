@@ -33,6 +33,7 @@ type portSpec struct {
 	queue   netdev.QueueMode
 	statics []vswitch.Address // of stations behind the port
 	switching
+	uplink *uplinkSpec // nil: a VM's port
 }
 
 var portName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -222,7 +223,7 @@ func joinPorts(ports []portSpec, host string) error {
 			}
 			fds[p.fd] = p.name
 		}
-		if p.mac == [6]byte{} {
+		if p.mac == [6]byte{} && p.uplink == nil {
 			p.mac = netdev.DeriveMAC(host, p.name)
 		}
 	}

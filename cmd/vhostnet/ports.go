@@ -136,13 +136,19 @@ func (ps *ports) open(p *port, behind attachment) error {
 func (ps *ports) start(p *port) {
 	ctx, cancel := context.WithCancel(ps.ctx)
 	p.stop, p.served = cancel, make(chan struct{})
-	ps.serving++
+	if p.vm != nil {
+		ps.serving++
+	}
 	go func() {
 		err := p.behind.Serve(ctx)
 		cancel()
 		ps.mu.Lock()
 		defer ps.mu.Unlock()
 		p.err = err
+		if p.vm == nil {
+			close(p.served)
+			return
+		}
 		ps.serving--
 		if ps.serving == 0 && !p.leaving && !ps.closed {
 			ps.closed = true // so none is started after this

@@ -78,14 +78,19 @@ func newPlan(old, c config) (*plan, error) {
 			continue
 		}
 		p.add = append(p.add, is)
-		if i < 0 && is.fd >= 0 {
-			errs = append(errs, is.said.errorf("an inherited socket can be taken at the start only; want a path"))
+		if i < 0 && is.inherits() {
+			errs = append(errs, is.said.errorf("what is inherited can be taken at the start only; want a path or a name"))
 		}
 	}
 	watched := func(a, b portSpec) int { return boolInt(b.sink) - boolInt(a.sink) }
 	slices.SortStableFunc(p.add, watched)                                             // what is mirrored names them
 	slices.SortStableFunc(p.remove, func(a, b portSpec) int { return watched(b, a) }) // and needs them
 	return p, errors.Join(errs...)
+}
+
+// inherits reports that a port lives on descriptors of who started the program.
+func (p *portSpec) inherits() bool {
+	return p.fd >= 0 || p.uplink != nil && len(p.uplink.tap.fds) > 0
 }
 
 func boolInt(b bool) int {
@@ -115,8 +120,8 @@ func replacedBehind(old, c config, name string) bool {
 // comes back with the features that it was offered before.
 func replaceable(was, is portSpec) error {
 	switch {
-	case was.fd >= 0 || is.fd >= 0:
-		return is.said.errorf("its socket is inherited and cannot be opened again; its options change when the program is started again")
+	case was.inherits() || is.inherits():
+		return is.said.errorf("what is inherited cannot be opened again; its options change when the program is started again")
 	case was.mask != is.mask, was.pairs != is.pairs, was.mtu != is.mtu:
 		return is.said.errorf("its VM keeps the features, queue pairs and MTU that it was offered; want mask, frontend, pairs and mtu as they were, or the port removed by one reload and added by another")
 	}

@@ -18,6 +18,7 @@ import (
 // runOptions are the flags of run, as they were given.
 type runOptions struct {
 	ports       []string
+	uplinks     []string
 	socketPath  string
 	fd          string
 	workers     int
@@ -84,6 +85,12 @@ A port is NAME=PATH and, behind commas, options:
   socket-mode=OCTAL, socket-owner=USER, socket-group=GROUP
                  as the flags of these names, for this port's socket only
 
+An uplink is a port that is no VM's: tap:NAME, a TAP device, or tap:fd:N+M,
+queues of one that were inherited. The device is created, which takes
+CAP_NET_ADMIN, unless it is there: "ip tuntap add dev NAME mode tap multi_queue
+vnet_hdr user USER". Its options are mode, vlan, trunk, native, protected, mirror
+and transparent, as above, name=PORT (default: as the device), and queues=N.
+
 PATH is a file, or @NAME for an abstract socket, of which the same permissions
 are asked by the credentials of whoever connects, or fd:N for a socket that was
 inherited. A socket that systemd passes (socket activation) belongs to the port
@@ -119,6 +126,8 @@ func newRunCommand(opts *runOptions) *cobra.Command {
 		panic(err) // there is no such flag
 	}
 	cmd.Flags().StringArrayVarP(&opts.ports, "port", "p", nil, "a VM's port, `NAME=PATH[,option...]`; repeat for each VM")
+	cmd.Flags().StringArrayVar(&opts.uplinks, "uplink", nil, "a way out of the switch, `KIND:WHERE[,option...]`, such as tap:tap0")
+	complete(cmd, "uplink", kindNames())
 	opts.addSettings(cmd)
 	opts.addConventions(cmd)
 	opts.flags = cmd.Flags()

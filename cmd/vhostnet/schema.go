@@ -38,7 +38,7 @@ var settingKeys = []key{
 }
 
 // blocks are those at the top of the file.
-var blocks = []string{"switch", "port"}
+var blocks = []string{"switch", "port", "uplink"}
 
 // socketKey is what --port has between '=' and the first comma.
 const socketKey = "socket"
@@ -67,6 +67,23 @@ var portKeys = []key{
 	{"socket_group", "socket-group", scalar},
 }
 
+// uplinkKeys are the options of every uplink.
+var uplinkKeys = []key{
+	{"mode", "mode", scalar},
+	{"vlan", "vlan", scalar},
+	{"trunk", "trunk", plus},
+	{"native", "native", scalar},
+	{"protected", "protected", onOff},
+	{"mirror", "mirror", scalar},
+	{"transparent", "transparent", onOff},
+}
+
+// tapKeys are the options of an uplink of kind tap.
+var tapKeys = []key{
+	{"device", "device", scalar},
+	{"queues", "queues", scalar},
+}
+
 // bodySchema says which keys and blocks may be in a body of the file.
 func bodySchema(keys []key, blocks ...string) *hcl.BodySchema {
 	s := &hcl.BodySchema{}
@@ -74,7 +91,11 @@ func bodySchema(keys []key, blocks ...string) *hcl.BodySchema {
 		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: k.name})
 	}
 	for _, b := range blocks {
-		s.Blocks = append(s.Blocks, hcl.BlockHeaderSchema{Type: b, LabelNames: []string{"name"}})
+		labels := []string{"name"}
+		if b == "uplink" {
+			labels = []string{"kind", "name"}
+		}
+		s.Blocks = append(s.Blocks, hcl.BlockHeaderSchema{Type: b, LabelNames: labels})
 	}
 	return s
 }

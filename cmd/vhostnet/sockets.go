@@ -129,7 +129,7 @@ func takePassed(ports []portSpec, passed []passedSocket) ([]portSpec, error) {
 			ports = append(ports, portSpec{name: s.name, fd: -1, said: origin{what: "passed socket " + s.name}})
 		}
 		p := &ports[i]
-		if p.fd >= 0 || p.dial {
+		if p.fd >= 0 || p.dial || p.uplink != nil {
 			return nil, p.said.errorf("a socket is passed under this name, and the port says another one; leave one of them out")
 		}
 		p.path, p.fd, p.from = "", s.fd, "passed socket "+s.name

@@ -73,13 +73,10 @@ func (r *reporter) print(now time.Time, ports []*port) error {
 	reports := []portReport{}
 	seen := map[string]sample{}
 	for _, p := range ports {
-		if p.vm == nil {
-			continue
-		}
 		if r.last[p.name].of != p { // another one of the name counts from 0
 			delete(r.last, p.name)
 		}
-		reports = append(reports, r.report(now, p.name, p.vm.device.Snapshot(), p.vm.server.Stats()))
+		reports = append(reports, r.reportOf(now, p))
 		seen[p.name] = sample{now, r.last[p.name].port, p}
 	}
 	r.last = seen
@@ -94,6 +91,16 @@ func (r *reporter) print(now time.Time, ports []*port) error {
 	}
 	_, err := r.out.Write(b.Bytes())
 	return err
+}
+
+// reportOf is one port's part; an uplink is up and has no rings.
+func (r *reporter) reportOf(now time.Time, p *port) portReport {
+	if p.vm != nil {
+		return r.report(now, p.name, p.vm.device.Snapshot(), p.vm.server.Stats())
+	}
+	out := r.report(now, p.name, netdev.Snapshot{PortSnapshot: p.behind.(*uplink).count()}, vhostuser.Stats{})
+	out.Up = true
+	return out
 }
 
 // report is one port's part. now is later at each call.

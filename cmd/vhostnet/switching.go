@@ -106,8 +106,8 @@ func joinMirrors(ports []portSpec) error {
 			continue
 		}
 		at := indexOfPort(ports, p.mirror)
-		if at < 0 || at == i {
-			errs = append(errs, p.said.errorf("mirror=%s: want the name of another port", p.mirror))
+		if at < 0 || at == i || ports[at].uplink != nil {
+			errs = append(errs, p.said.errorf("mirror=%s: want the name of another port, of a VM", p.mirror))
 			continue
 		}
 		ports[at].sink = true

@@ -67,6 +67,25 @@ var badFlags = []struct {
 	{"--port vm=PATH --socket-path PATH2", []string{"--port vm", "another port has the name"}},
 	{"--port web=PATH --socket-path PATH", []string{"--port vm", "already the socket of port web"}},
 	{"-p", []string{"--port", "NAME=PATH"}},
+	{"--uplink", []string{"--uplink", "KIND:WHERE"}},
+	{"--uplink tun:t0", []string{"--uplink tun:t0", `kind "tun"`, "tap"}},
+	{"--uplink tap", []string{"--uplink tap", "tap:tap0", "tap:fd:3"}},
+	{"--uplink tap:a/b,name=a", []string{"--uplink tap:a/b", "name of an interface"}},
+	{"--uplink tap:" + strings.Repeat("n", 16), []string{"--uplink tap:", "1 to 15 characters"}},
+	{"--uplink tap:t0,name=a/b", []string{"--uplink tap:t0", "a/b", "letters, digits"}},
+	{"--uplink tap:t0,queues=257", []string{"--uplink tap:t0", "queues=257", "1 to 256"}},
+	{"--uplink tap:t0,colour=red", []string{"--uplink tap:t0", `"colour"`, "queues, mode, vlan"}},
+	{"--uplink tap:t0,sink=on", []string{"--uplink tap:t0", "want a VM's port"}},
+	{"--uplink tap:t0,vlan=4095", []string{"--uplink tap:t0", "vlan=4095"}},
+	{"--uplink tap:t0,native=5", []string{"--uplink tap:t0", "want trunk too"}},
+	{"--uplink tap:t0,mode=fast", []string{"--uplink tap:t0", "mode=fast"}},
+	{"--uplink tap:fd:x", []string{"--uplink tap:fd:x", "fd:3+4"}},
+	{"--uplink tap:fd:7+7", []string{"--uplink tap:fd:7+7", "fd:3+4"}},
+	{"--uplink tap:fd:7,queues=2", []string{"--uplink tap:fd:7", "queues: an inherited device"}},
+	{"--uplink tap:fd:1000000", []string{"--uplink tap:fd:1000000", "no queue of a TAP device"}},
+	{"--uplink tap:lo", []string{"--uplink tap:lo", "TAP device lo"}},
+	{"--uplink tap:web --port web=PATH", []string{"--uplink tap:web", "another port has the name"}},
+	{"--port web=PATH,mirror=t0 --uplink tap:t0", []string{"--port web", "another port, of a VM"}},
 	{"--config", []string{"--config", "FILE"}},
 	{"--config PATH", []string{"configuration file", "no such file", "see vhostnet run --help"}},
 	{"--config PATH PATH2", []string{"want one configuration file"}},
@@ -235,6 +254,8 @@ var goodFlags = []string{
 	"--port web=PATH --socket-path PATH2",
 	"--port web=PATH --fd FD",
 	"--fd FD",
+	"--port web=PATH --uplink tap:TAP",
+	"--uplink tap:TAP,name=lan,queues=2,mode=interrupt,trunk=10+20,native=10,transparent=on",
 	"--config CONFIG --port web=PATH",
 	"CONFIG --port web=PATH",
 	"--port web=PATH --workers 0",
@@ -264,24 +285,33 @@ var goodFlags = []string{
 func TestGoodUsage(t *testing.T) {
 	vutest.CheckLeaks(t)
 	for _, args := range goodFlags {
+		if strings.Contains(args, "TAP") && !canTAP() {
+			continue
+		}
 		dir := t.TempDir()
 		list, config := args, writeFile(t, "v.hcl", "workers = 2\nport \"db\" { socket = \"@vhostnet-test-file\" }\n")
 		if strings.Contains(list, "FD") {
 			list = strings.ReplaceAll(list, "FD", fmt.Sprint(listeningFD(t, filepath.Join(dir, "inherited"))))
 		}
 		list = strings.NewReplacer("PATH2", filepath.Join(dir, "second"), "PATH", filepath.Join(dir, "socket"),
-			"USER", fmt.Sprint(os.Getuid()), "GROUP", fmt.Sprint(os.Getgid()), "CPU", allowedCPU(t), "CONFIG", config).Replace(list)
+			"USER", fmt.Sprint(os.Getuid()), "GROUP", fmt.Sprint(os.Getgid()), "CPU", allowedCPU(t), "CONFIG", config, "TAP", fmt.Sprintf("vnu%d", os.Getpid())).Replace(list)
 		code, out, log := runHere(ended(), append([]string{"run"}, strings.Fields(list)...)...)
 		if code != exitDone || out != "" {
 			t.Errorf("vhostnet run %s: exit code %d, output %q, log %q", args, code, out, log)
 		}
-		if quiet := strings.Contains(args, "warn") || strings.Contains(args, "level error"); quiet == strings.Contains(log, "port is open") {
+		if quiet := strings.Contains(args, "warn") || strings.Contains(args, "level error"); quiet == strings.Contains(log, " is open") {
 			t.Errorf("vhostnet run %s: the log is %q", args, log)
 		}
 		if left, err := filepath.Glob(filepath.Join(dir, "s*")); err != nil || len(left) != 0 {
 			t.Errorf("vhostnet run %s: left %v behind, %v", args, left, err)
 		}
 	}
+}
+
+// canTAP reports whether TAP devices can be created here.
+func canTAP() bool {
+	_, err := os.Stat("/dev/net/tun")
+	return err == nil && os.Geteuid() == 0
 }
 
 // listeningFD is a socket as a parent hands it over.
