@@ -76,10 +76,12 @@ func (s *Sender) wrap(l *List, mdls []MDL, readable uint32) metrics.Reason {
 	if l.Length > MaxFrame {
 		return l.malformed(metrics.ReasonTooLong)
 	}
-	var offload virtio.NetHeader
-	if s.offloads {
-		offload = s.readHeader(l.MDLs)
+	if !s.offloads {
+		l.copyHeader(plainHeader)
+		l.parseEthernet()
+		return metrics.ReasonNone
 	}
+	offload := s.readHeader(l.MDLs)
 	if offload.Flags&virtio.NetFlagNeedsCsum == 0 && offload.GSOType == virtio.GSONone {
 		l.copyHeader(plainHeader)
 		l.parseEthernet()
