@@ -74,6 +74,37 @@ func lap(t *testing.T, p *vqtest.Pair, batch int, first uint32) {
 	}
 }
 
+// TestV54_EveryPackedBase resumes a packed ring at every base there is: a chain
+// of as many slots as the ring has, at every slot of both laps, goes there and
+// back with the bits of its lap.
+func TestV54_EveryPackedBase(t *testing.T) {
+	for _, size := range []int{1, 3, 64, 1000} {
+		for pos := range uint16(2 * size) {
+			base := pos | 1<<15
+			if int(pos) >= size {
+				base = pos - uint16(size)
+			}
+			r := newPackedRing(t, size, 0, &virtqueue.State{Avail: base, Used: base, Packed: true})
+			for i := range size - 1 {
+				r.slot(packedData+uint64(i), 1, 9, write|next)
+			}
+			r.slot(packedData, 1, 7, write)
+			if c := r.pop(1)[0]; c.Head != 7 || int(c.Writable) != size {
+				t.Fatalf("size %d, base %#x: chain %d of %d bytes", size, base, c.Head, c.Writable)
+			}
+			r.q.Push([]virtqueue.Used{{Head: 7, Len: 1}})
+			want := uint16(write)
+			if base&(1<<15) != 0 {
+				want |= avail | used
+			}
+			r.wantSlot(uint32(base&^(1<<15)), 1, 7, want)
+			if s := r.q.Suspend(); s.Avail != base^1<<15 || s.Used != s.Avail {
+				t.Fatalf("size %d, base %#x: suspended at %+v", size, base, s)
+			}
+		}
+	}
+}
+
 // TestV60_SuspendAtEveryPosition suspends a ring with chains popped, pushed and
 // waiting, at every value of the index, and goes on with a new Queue: by its
 // State, and by what is in memory. No chain is lost, none is returned twice.
