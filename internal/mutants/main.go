@@ -48,7 +48,7 @@ func parseFlags(args []string, stderr io.Writer) (o options, err error) {
 	f.BoolVar(&o.ci, "short", false, `run only the mutants that say "CI: yes"`)
 	f.StringVar(&o.format, "o", "table", "table, json or markdown")
 	f.IntVar(&o.jobs, "j", runtime.NumCPU(), "mutants at the same time")
-	f.DurationVar(&o.timeout, "timeout", 3*time.Minute, "for the test of one mutant that does not say")
+	f.DurationVar(&o.timeout, "timeout", 90*time.Second, "for the test of one mutant that does not say")
 	f.Usage = func() {
 		_, _ = fmt.Fprintln(stderr, "usage: mutants [flags] [NAME-PREFIX...]")
 		f.PrintDefaults()
