@@ -27,7 +27,8 @@ type config struct {
 	json     bool // form of the counters
 	logJSON  bool
 	logLevel hclog.Level
-	reload   *reload // nil: nobody asks for that
+	vms      []string // as --vm names them
+	reload   *reload  // nil: nobody asks for that
 }
 
 const (
@@ -45,7 +46,7 @@ func (o *runOptions) parse() (config, error) {
 	if o == nil {
 		return config{}, errs
 	}
-	var c config
+	c := config{vms: o.vms}
 	for _, step := range []func(*config) error{o.parsePorts, o.parseWorkers, o.parseSockets, o.parseOutput} {
 		errs = errors.Join(errs, step(&c))
 	}
@@ -86,6 +87,14 @@ func (o *runOptions) parsePorts(c *config) error {
 	var errs []error
 	for _, s := range o.ports {
 		p, err := parsePort(s)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		c.ports = append(c.ports, p)
+	}
+	for _, s := range o.vms {
+		p, err := parseVM(s)
 		if err != nil {
 			errs = append(errs, err)
 			continue

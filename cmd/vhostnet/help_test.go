@@ -52,6 +52,7 @@ func TestBareProgramHelps(t *testing.T) {
 
 // The examples of run are command lines that it takes.
 func TestExamplesParse(t *testing.T) {
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
 	n := 0
 	for line := range strings.SplitSeq(runExamples, "\n") {
 		args, ok := strings.CutPrefix(strings.TrimSpace(line), "vhostnet run ")

@@ -18,6 +18,7 @@ import (
 // runOptions are the flags of run, as they were given.
 type runOptions struct {
 	ports       []string
+	vms         []string
 	uplinks     []string
 	socketPath  string
 	fd          string
@@ -57,6 +58,10 @@ FILE is HCL, or JSON of the same shape if its name ends in .json;
 docs/configuration.md explains its keys, "vhostnet check FILE" reads it and
 changes nothing. Flags go before what the file says; a --port is one more port.
 SIGHUP reads FILE anew: ports that are in it and as they were are not touched.
+
+With --vm NAME the socket is NAME.sock in $XDG_RUNTIME_DIR/vhostnet (of root, if
+that is not set, /run/vhostnet), a directory that others cannot enter, and what
+QEMU, Cloud Hypervisor and libvirt have to be told is printed.
 
 A port is NAME=PATH and, behind commas, options:
   mac=ADDRESS    the VM's address, whose frames go to a queue of its own
@@ -103,7 +108,8 @@ connected. The VM's memory must be shared: memfd or huge pages, share=on.
 Counters go to standard output with --stats, or once at SIGUSR1; the log goes to
 standard error.`
 
-const runExamples = `  vhostnet run --port web=/tmp/web.sock --port db=/tmp/db.sock
+const runExamples = `  vhostnet run --vm web --vm db
+  vhostnet run --port web=/tmp/web.sock --port db=/tmp/db.sock
   vhostnet run /etc/vhostnet/vhostnet.hcl
   vhostnet run --port a=/tmp/a.sock,mac=52:54:00:00:00:01 --port b=/tmp/b.sock --stats 1s
   vhostnet run --port a=/tmp/a.sock,role=connect --port b=@b,socket-group=kvm
@@ -113,7 +119,7 @@ const runExamples = `  vhostnet run --port web=/tmp/web.sock --port db=/tmp/db.s
 
 func newRunCommand(opts *runOptions) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:               "run [FILE | --port NAME=PATH ...]",
+		Use:               "run [FILE | --vm NAME ... | --port NAME=PATH ...]",
 		Short:             "Run a switch between VMs",
 		Long:              runHelp,
 		Example:           runExamples,
@@ -126,6 +132,8 @@ func newRunCommand(opts *runOptions) *cobra.Command {
 		panic(err) // there is no such flag
 	}
 	cmd.Flags().StringArrayVarP(&opts.ports, "port", "p", nil, "a VM's port, `NAME=PATH[,option...]`; repeat for each VM")
+	cmd.Flags().StringArrayVar(&opts.vms, "vm", nil, "`NAME[,option...]` of a VM whose port is made in the runtime directory")
+	complete(cmd, "vm", nil)
 	cmd.Flags().StringArrayVar(&opts.uplinks, "uplink", nil, "a way out of the switch, `KIND:WHERE[,option...]`, such as tap:tap0")
 	complete(cmd, "uplink", kindNames())
 	opts.addSettings(cmd)
@@ -221,5 +229,10 @@ func (o *runOptions) run(ctx context.Context) error {
 	log = newLogger(lines, c)
 	go lines.run()
 	defer lines.end()
+	if len(c.vms) > 0 {
+		if err := makeRuntimeDir(); err != nil {
+			return usageError{err}
+		}
+	}
 	return serve(ctx, c, o.out, log)
 }

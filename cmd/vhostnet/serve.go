@@ -76,6 +76,11 @@ func serve(ctx context.Context, c config, out io.Writer, log hclog.Logger) error
 	})
 	go counters.run()
 	defer counters.end()
+	if len(c.vms) > 0 {
+		if err := printRecipes(counters, c.ports, c.vms, c.json); err != nil {
+			return err
+		}
+	}
 	return d.run(ctx, c, newReporter(counters, c.json), asked)
 }
 
