@@ -101,7 +101,7 @@ func (o *runOptions) parsePorts(c *config) error {
 		}
 		c.ports = append(c.ports, p)
 	}
-	for _, s := range o.uplinks {
+	for _, s := range o.allUplinks() {
 		p, err := parseUplink(s)
 		if err != nil {
 			errs = append(errs, err)
@@ -120,6 +120,15 @@ func (o *runOptions) parsePorts(c *config) error {
 	}
 	c.ports = ports
 	return errors.Join(append(errs, joinPorts(c.ports, hostID()))...)
+}
+
+// allUplinks are those of --uplink; VMs without any have the user-mode network.
+func (o *runOptions) allUplinks() []string {
+	isUplink := func(p portSpec) bool { return p.uplink != nil }
+	if len(o.uplinks) == 0 && len(o.vms) > 0 && !slices.ContainsFunc(o.filePorts, isUplink) {
+		return []string{vmUplink}
+	}
+	return slices.DeleteFunc(slices.Clone(o.uplinks), func(s string) bool { return s == noUplink })
 }
 
 // conventionalPort is that of --socket-path and --fd, if they are given.

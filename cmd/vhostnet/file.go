@@ -203,7 +203,9 @@ func (r *fileReader) readUplink(b *hcl.Block) {
 	keys := slices.Concat(uplinkKinds[p.uplink.kind].keys, uplinkKeys)
 	content, diags := b.Body.Content(bodySchema(keys))
 	r.diagnose(diags)
-	p.uplink.tap.device = p.name
+	if p.uplink.kind == "tap" {
+		p.uplink.tap.device = p.name
+	}
 	r.each(content, what, keys, func(k key, value string, _ hcl.Range) error { return p.uplinkOption(k.option, value) })
 	if err := p.consistentUplink(); err != nil {
 		r.wrong(b.DefRange, what, err)
@@ -249,16 +251,29 @@ func (r *fileReader) each(content *hcl.BodyContent, what string, keys []key, tak
 			r.diagnose(diags)
 			continue
 		}
-		value, err := k.kind.flag(v)
+		values, err := k.kind.flags(v)
 		if err != nil {
 			err = fmt.Errorf("%s: %w", k.name, err)
-		} else {
-			err = take(k, value, attr.Expr.Range())
 		}
-		if err != nil {
+		for _, value := range values {
+			err = errors.Join(err, take(k, value, attr.Expr.Range()))
+		}
+		for _, err := range mistakesOf(err) {
 			r.wrong(attr.Expr.Range(), what, err)
 		}
 	}
+}
+
+// flags writes a value as flags have it: once, or each by itself.
+func (k kind) flags(v cty.Value) ([]string, error) {
+	if k == each {
+		return listWords(v)
+	}
+	s, err := k.flag(v)
+	if err != nil {
+		return nil, err
+	}
+	return []string{s}, nil
 }
 
 // flag writes a value as flags have it.
@@ -275,10 +290,12 @@ func (k kind) flag(v cty.Value) (string, error) {
 		}
 		return "off", nil
 	case plus, comma:
-		if v.IsNull() || !v.Type().IsTupleType() {
-			return "", errors.New("want a list such as [1, 2]")
+		words, err := listWords(v)
+		if k == plus {
+			return strings.Join(words, "+"), err
 		}
-		return k.join(v)
+		return strings.Join(words, ","), err
+	case each:
 	}
 	return "", fmt.Errorf("a key of kind %d, which is none", k)
 }
@@ -294,18 +311,17 @@ func scalarFlag(v cty.Value) (string, error) {
 	return s.AsString(), nil
 }
 
-// join writes a list.
-func (k kind) join(v cty.Value) (string, error) {
-	var words []string
+// listWords are the elements of a list.
+func listWords(v cty.Value) (words []string, err error) {
+	if v.IsNull() || !v.Type().IsTupleType() {
+		return nil, errors.New("want a list such as [1, 2]")
+	}
 	for _, element := range v.AsValueSlice() {
 		word, err := scalarFlag(element)
 		if err != nil {
-			return "", fmt.Errorf("in the list: %w", err)
+			return nil, fmt.Errorf("in the list: %w", err)
 		}
 		words = append(words, word)
 	}
-	if k == plus {
-		return strings.Join(words, "+"), nil
-	}
-	return strings.Join(words, ","), nil
+	return words, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -48,7 +49,8 @@ func sameConfig(t *testing.T, what string, got, want config) {
 		}
 		return c
 	}
-	if diff := cmp.Diff(strip(want), strip(got), cmp.AllowUnexported(config{}, portSpec{}, socketAccess{}, switching{}, origin{}, uplinkSpec{}, tapSpec{})); diff != "" {
+	if diff := cmp.Diff(strip(want), strip(got), cmp.AllowUnexported(config{}, portSpec{}, socketAccess{}, switching{}, origin{}, uplinkSpec{}, tapSpec{}, userSpec{}),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 		t.Errorf("%s:\n%s", what, diff)
 	}
 }
@@ -101,7 +103,7 @@ func TestKeysAreFlags(t *testing.T) {
 	if diff := cmp.Diff(known, options); diff != "" {
 		t.Errorf("options and keys of a port:\n%s", diff)
 	}
-	for _, k := range slices.Concat(settingKeys, portKeys, uplinkKeys, tapKeys) {
+	for _, k := range slices.Concat(settingKeys, portKeys, uplinkKeys, tapKeys, userKeys) {
 		if k.option != "" && k.name != strings.ReplaceAll(k.option, "-", "_") {
 			t.Errorf("key %s is option %s", k.name, k.option)
 		}
@@ -114,7 +116,7 @@ func TestKeysAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	row := regexp.MustCompile("(?m)^\\| `([a-z_]+)")
+	row := regexp.MustCompile("(?m)^\\| `([a-z_0-9]+)")
 	for section, want := range documented() {
 		_, text, ok := strings.Cut(string(doc), "\n## "+section+"\n")
 		if !ok {
@@ -132,7 +134,7 @@ func TestKeysAreDocumented(t *testing.T) {
 }
 
 // uplinkSections are the sections of the kinds of uplinks.
-var uplinkSections = map[string]string{"tap": "Keys of an uplink of kind tap"}
+var uplinkSections = map[string]string{"tap": "Keys of an uplink of kind tap", "user": "Keys of an uplink of kind user"}
 
 func documented() map[string][]string {
 	if len(uplinkKinds) != len(uplinkSections) {
@@ -146,7 +148,7 @@ func documented() map[string][]string {
 	}
 	return map[string][]string{
 		"Settings": names(settingKeys), "Keys of a port": names(portKeys), "Blocks": blocks,
-		"Keys of every uplink": names(uplinkKeys), uplinkSections["tap"]: names(tapKeys),
+		"Keys of every uplink": names(uplinkKeys), uplinkSections["tap"]: names(tapKeys), uplinkSections["user"]: names(userKeys),
 	}
 }
 
@@ -180,6 +182,12 @@ switch "s" {
     trunk  = [10]
     native = 10
   }
+  uplink "user" "internet" {
+    host    = true
+    ipv4    = "10.1.0.1/24"
+    mtu     = 9000
+    forward = ["tcp/[::1]:80/10.1.0.5:80", "udp/127.0.0.1:53/10.1.0.5:53"]
+  }
   uplink "tap" "given" {
     device    = "fd:1001+1002"
     protected = true
@@ -189,6 +197,7 @@ switch "s" {
 	want, err := parseArgs(t, "--workers", "1", "--placement", "balance", "--stats", "1m30s", "-o", "json", "--log-level", "warn",
 		"--socket-mode", "600", "--socket-owner", "7", "--port", "a=@a,socket-mode=666,mtu=9000,trunk=1+3-5+7,transparent=on,frontend=libkrun,mask=mq",
 		"--port", "b=fd:1000", "--uplink", "tap:tap1", "--uplink", "tap:tap0,name=lan,queues=2,mode=interrupt,trunk=10,native=10",
+		"--uplink", "user,host=on,ipv4=10.1.0.1/24,mtu=9000,forward=tcp/[::1]:80/10.1.0.5:80,forward=udp/127.0.0.1:53/10.1.0.5:53",
 		"--uplink", "tap:fd:1001+1002,name=given,protected=on")
 	if err != nil {
 		t.Fatal(err)
@@ -248,6 +257,8 @@ var badFiles = []struct {
 	{"a.hcl", "port \"a\" { socket = \"/a\" }\nport \"a\" { socket = \"/b\" }\nport \"c\" { socket = \"/a\" }", []string{`2:1|port "a"|another port has the name`, `3:1|port "c"|already the socket of port a`}},
 	{"a.hcl", "port \"a\" {\n socket = \"/a\"\n mirror = \"b\"\n}", []string{`1:1|port "a"|mirror=b: want the name of another port`}},
 	{"a.hcl", "uplink \"tun\" \"t\" {}\nport \"a\" { socket = \"/a\" }", []string{`1:1|uplink "tun" "t"|kind "tun"; want`}},
+	{"a.hcl", "uplink \"user\" \"u\" {\n forward = [\"x\", \"y\"]\n}", []string{`2:12|uplink "user" "u"|forward=x: want`, `2:12|forward=y: want`}},
+	{"a.hcl", "uplink \"user\" \"u\" {\n forward = \"x\"\n host = \"on\"\n}", []string{`2:12|forward: want a list`, `3:9|host: want true or false`}},
 	{"a.hcl", "uplink \"tap\" {}\nport \"a\" { socket = \"/a\" }", []string{`1:14|name`}},
 	{"a.hcl", "uplink \"tap\" \"a b\" {}", []string{`1:1|a port called "a b"`}},
 	{"a.hcl", "uplink \"tap\" \"t\" {\n queue = 2\n}", []string{`2:2|"queue"|Did you mean "queues"?`}},

@@ -90,11 +90,16 @@ A port is NAME=PATH and, behind commas, options:
   socket-mode=OCTAL, socket-owner=USER, socket-group=GROUP
                  as the flags of these names, for this port's socket only
 
-An uplink is a port that is no VM's: tap:NAME, a TAP device, or tap:fd:N+M,
-queues of one that were inherited. The device is created, which takes
-CAP_NET_ADMIN, unless it is there: "ip tuntap add dev NAME mode tap multi_queue
-vnet_hdr user USER". Its options are mode, vlan, trunk, native, protected, mirror
-and transparent, as above, name=PORT (default: as the device), and queues=N.
+An uplink is a port that is no VM's. Its options are mode, vlan, trunk, native,
+protected, mirror and transparent, as above, name=PORT, and those of its kind:
+  user           a network that needs no privilege: VMs reach what this program
+                 reaches. host=on: its gateway's addresses are this host;
+                 ipv4=ADDRESS/LENGTH, ipv6=ADDRESS/64, mac=ADDRESS of the gateway;
+                 mtu=BYTES; forward=NETWORK/LISTEN/GUEST: a way in, such as
+                 tcp/127.0.0.1:8080/10.0.2.15:80; repeat for more
+  tap:NAME       a TAP device, created, which takes CAP_NET_ADMIN, if it is not
+                 there; tap:fd:N+M: queues of one that were inherited; queues=N
+  none           none: a --vm has user,host=on where nothing is said
 
 PATH is a file, or @NAME for an abstract socket, of which the same permissions
 are asked by the credentials of whoever connects, or fd:N for a socket that was
@@ -135,7 +140,7 @@ func newRunCommand(opts *runOptions) *cobra.Command {
 	cmd.Flags().StringArrayVar(&opts.vms, "vm", nil, "`NAME[,option...]` of a VM whose port is made in the runtime directory")
 	complete(cmd, "vm", nil)
 	cmd.Flags().StringArrayVar(&opts.uplinks, "uplink", nil, "a way out of the switch, `KIND:WHERE[,option...]`, such as tap:tap0")
-	complete(cmd, "uplink", kindNames())
+	complete(cmd, "uplink", append(kindNames(), noUplink))
 	opts.addSettings(cmd)
 	opts.addConventions(cmd)
 	opts.flags = cmd.Flags()

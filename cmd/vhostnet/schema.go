@@ -12,6 +12,7 @@ const (
 	onOff              // true or false, and on or off in flags
 	plus               // a list, joined by '+' in flags
 	comma              // a list, joined by ',' in flags
+	each               // a list, of which each is an option
 )
 
 // key is an attribute of the configuration file. Each stands for a flag or for
@@ -82,6 +83,16 @@ var uplinkKeys = []key{
 var tapKeys = []key{
 	{"device", "device", scalar},
 	{"queues", "queues", scalar},
+}
+
+// userKeys are the options of an uplink of kind user.
+var userKeys = []key{
+	{"host", "host", onOff},
+	{"ipv4", "ipv4", scalar},
+	{"ipv6", "ipv6", scalar},
+	{"mac", "mac", scalar},
+	{"mtu", "mtu", scalar},
+	{"forward", "forward", each},
 }
 
 // bodySchema says which keys and blocks may be in a body of the file.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 type uplinkSpec struct {
 	kind string
 	tap  tapSpec
+	user userSpec
 }
 
 // tapSpec is an uplink of kind tap.
@@ -30,14 +32,24 @@ type tapSpec struct {
 
 // uplinkKind is what an uplink can be.
 type uplinkKind struct {
+	name   string                                                         // of its port, where nothing else names it
+	place  func(u *uplinkSpec, where string) error                        // what is behind KIND: on the command line
 	option func(u *uplinkSpec, key, value string) (known bool, err error) // of its own
 	keys   []key                                                          // in the file, of its own
+	check  func(u *uplinkSpec) error                                      // all options together
 	open   func(d *daemon, spec portSpec, o vswitch.PortOptions) (attachment, error)
 }
 
 // uplinkKinds are all of them, by their names.
 var uplinkKinds = map[string]uplinkKind{
-	"tap": {(*uplinkSpec).tapOption, tapKeys, (*daemon).openTAP},
+	"tap": {
+		name: "tap", keys: tapKeys, open: (*daemon).openTAP,
+		place: (*uplinkSpec).placeTAP, option: (*uplinkSpec).tapOption, check: (*uplinkSpec).checkTAP,
+	},
+	"user": {
+		name: "internet", keys: userKeys, open: (*daemon).openUser,
+		place: (*uplinkSpec).placeUser, option: (*uplinkSpec).userOption, check: func(*uplinkSpec) error { return nil },
+	},
 }
 
 func kindNames() []string { return slices.Sorted(maps.Keys(uplinkKinds)) }
@@ -60,7 +72,7 @@ func parseUplink(s string) (portSpec, error) {
 	kind, where, _ := strings.Cut(fields[0], ":")
 	name := where
 	if name == "" || strings.HasPrefix(where, "fd:") {
-		name = kind
+		name = cmp.Or(uplinkKinds[kind].name, kind)
 	}
 	options := slices.DeleteFunc(fields[1:], func(f string) bool {
 		value, ok := strings.CutPrefix(f, "name=")
@@ -74,7 +86,7 @@ func parseUplink(s string) (portSpec, error) {
 	if err != nil {
 		return p, err
 	}
-	if err := p.uplinkOption("device", where); err != nil {
+	if err := uplinkKinds[kind].place(p.uplink, where); err != nil {
 		return p, said.wrong(err)
 	}
 	for _, field := range options {
@@ -111,8 +123,17 @@ func (p *portSpec) uplinkOption(name, value string) error {
 }
 
 func (p *portSpec) consistentUplink() error {
-	t := &p.uplink.tap
-	if p.uplink.kind == "tap" && len(t.fds) == 0 {
+	if err := uplinkKinds[p.uplink.kind].check(p.uplink); err != nil {
+		return err
+	}
+	return p.switching.consistent()
+}
+
+func (u *uplinkSpec) placeTAP(where string) error { return u.tap.place(where) }
+
+func (u *uplinkSpec) checkTAP() error {
+	t := &u.tap
+	if len(t.fds) == 0 {
 		if err := sys.CheckTAPName(t.device); err != nil {
 			return fmt.Errorf("want the name of an interface, such as tap:tap0, or an inherited queue, tap:fd:3: %w", err)
 		}
@@ -120,7 +141,7 @@ func (p *portSpec) consistentUplink() error {
 	if len(t.fds) > 0 && t.queues > 0 {
 		return errors.New("queues: an inherited device has the queues that are inherited; want it left out")
 	}
-	return p.switching.consistent()
+	return nil
 }
 
 // tapOption takes an option of a TAP device.
@@ -159,6 +180,9 @@ func (t *tapSpec) place(s string) error {
 
 // where is what the uplink is joined to, for people.
 func (u *uplinkSpec) where() string {
+	if u.kind == "user" {
+		return u.kind
+	}
 	if len(u.tap.fds) > 0 {
 		return u.kind + ":fd:" + strings.Trim(strings.ReplaceAll(fmt.Sprint(u.tap.fds), " ", "+"), "[]")
 	}

@@ -80,12 +80,20 @@ func TestTAPUplink(t *testing.T) {
 	p.end()
 }
 
-// askHost sends an ARP request for 10.78.0.1 until it is answered.
+// askHost asks for 10.78.0.1.
 func askHost(t *testing.T, a *vutest.FrontEnd) {
+	t.Helper()
+	askFor(t, a, [4]byte{10, 78, 0, 9}, [4]byte{10, 78, 0, 1})
+}
+
+// askFor sends an ARP request of a VM until it is answered.
+func askFor(t *testing.T, a *vutest.FrontEnd, from, to [4]byte) {
 	t.Helper()
 	request := frame(0, 'a')
 	copy(request.Data, bytes.Repeat([]byte{0xff}, 6))
-	copy(request.Data[12:], []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 0x52, 0x54, 0, 0, 0, 'a', 10, 78, 0, 9, 0, 0, 0, 0, 0, 0, 10, 78, 0, 1})
+	copy(request.Data[12:], []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 0x52, 0x54, 0, 0, 0, 'a'})
+	copy(request.Data[28:], from[:])
+	copy(request.Data[38:], to[:])
 	waitFor(t, "an answer of the host", func() bool {
 		if err := a.Send(0, request); err != nil {
 			t.Fatal(err)

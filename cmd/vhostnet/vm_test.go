@@ -116,3 +116,20 @@ func TestRuntimeDir(t *testing.T) {
 		t.Errorf("exit code %d, log %q", code, log)
 	}
 }
+
+// VMs of --vm have a way out without anything else being said: the gateway of
+// the user-mode network, which is this host, answers them.
+func TestVMsHaveUplink(t *testing.T) {
+	p, dir := runVMs(t, "--vm", "web")
+	p.awaitLog("INFO", "uplink is open", "port=internet", "uplink=user")
+	p.awaitSocket(filepath.Join(dir, "web.sock"))
+	askFor(t, connect(t, filepath.Join(dir, "web.sock"), vutest.Options{}), [4]byte{10, 0, 2, 15}, [4]byte{10, 0, 2, 2})
+	p.end()
+
+	p, dir = runVMs(t, "--vm", "web", "--uplink", "none")
+	p.awaitSocket(filepath.Join(dir, "web.sock"))
+	p.end()
+	if p.logged("uplink is open") != 0 {
+		t.Error("there is an uplink, and none was wanted")
+	}
+}

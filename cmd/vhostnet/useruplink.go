@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"vhostnet/metrics"
+	"vhostnet/uplink/usernet"
+	"vhostnet/vswitch"
+)
+
+// userSpec is an uplink of kind user.
+type userSpec struct {
+	host       bool
+	mac        [6]byte
+	ipv4, ipv6 netip.Prefix
+	mtu        int
+	forwards   []usernet.Forward
+}
+
+// vmUplink is the uplink of --vm, where nothing else is said.
+const vmUplink = "user,host=on"
+
+// noUplink says that there is none.
+const noUplink = "none"
+
+// placeUser takes what follows the kind: nothing.
+func (u *uplinkSpec) placeUser(where string) error {
+	if where != "" {
+		return fmt.Errorf("a user-mode network is nowhere: want user, and options behind commas, instead of user:%s", where)
+	}
+	return nil
+}
+
+// userOption takes an option of a user-mode network.
+func (u *uplinkSpec) userOption(key, value string) (known bool, err error) {
+	n := &u.user
+	switch key {
+	case "host":
+		n.host, err = parseSwitch(key, value)
+	case "mac":
+		n.mac, err = parseMAC(value)
+	case "ipv4":
+		n.ipv4, err = parseGateway(key, value, usernet.DefaultIPv4)
+	case "ipv6":
+		n.ipv6, err = parseGateway(key, value, usernet.DefaultIPv6)
+	case "mtu":
+		n.mtu, err = strconv.Atoi(value)
+		if err != nil || n.mtu < 1280 || n.mtu > 65535 {
+			err = fmt.Errorf("mtu=%s: want 1280 to 65535", value)
+		}
+	case "forward":
+		var f usernet.Forward
+		f, err = parseForward(value)
+		n.forwards = append(n.forwards, f)
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+// parseGateway reads the gateway's address with the length of its network's
+// prefix, of the family of example.
+func parseGateway(key, value string, example netip.Prefix) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(value)
+	if err != nil || p.Addr().Is4() != example.Addr().Is4() {
+		return p, fmt.Errorf("%s=%s: want the gateway's address and the length of its network's prefix, such as %v", key, value, example)
+	}
+	return p, nil
+}
+
+// parseForward reads NETWORK/LISTEN/GUEST. Only LISTEN, which may be the path of
+// a socket, can have more of '/'.
+func parseForward(s string) (usernet.Forward, error) {
+	network, rest, _ := strings.Cut(s, "/")
+	at := strings.LastIndexByte(rest, '/')
+	guest, err := netip.ParseAddrPort(rest[at+1:])
+	if at < 1 || err != nil || network != "tcp" && network != "udp" {
+		return usernet.Forward{}, fmt.Errorf("forward=%s: want NETWORK/LISTEN/GUEST, such as tcp/127.0.0.1:8080/10.0.2.15:80 or tcp/unix:/tmp/web.sock/10.0.2.15:80", s)
+	}
+	return usernet.Forward{Network: network, Listen: rest[:at], Guest: guest}, nil
+}
+
+// openUser makes an uplink of kind user.
+func (d *daemon) openUser(spec portSpec, o vswitch.PortOptions) (attachment, error) {
+	s := spec.uplink.user
+	n, err := usernet.New(usernet.Options{
+		Name: spec.name, Switch: d.vswitch, Group: d.group, Log: d.log.With("port", spec.name), Mode: spec.mode, Switching: o,
+		MAC: s.mac, IPv4: s.ipv4, IPv6: s.ipv6, MTU: s.mtu, Host: s.host, Forwards: s.forwards,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &uplink{
+		run: func(ctx context.Context) error {
+			err := n.Run(ctx)
+			if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+				return nil // it had not begun
+			}
+			return err
+		},
+		drain: n.Drain, close: n.Close,
+		count: func() metrics.PortSnapshot { return n.Snapshot().Port },
+	}, nil
+}
