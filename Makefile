@@ -4,7 +4,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 PKGS    := ./...
 export CGO_ENABLED := 0
 
-.PHONY: help build test unit race fuzz integration doubleread mutants check lint fmt tidy vuln bench conformance bench-dpdk bench-restart demo soak clean
+.PHONY: help build test unit race fuzz integration doubleread mutants check lint fmt tidy vuln bench conformance bench-dpdk bench-restart demo soak man install clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,22 @@ soak: build ## long amounts of what test runs shortly; LONG=1 ten times as long 
 	VHOSTNET=$(CURDIR)/bin/vhostnet VHOSTNET_KILLS=$(if $(LONG),1000,100) VHOSTNET_MIGRATIONS=$(if $(LONG),100,20) $(GO) test -tags integration -count=1 -v -timeout 4h -run 'Restart|Migration' ./integration
 	FUZZTIME=10m scripts/fuzz.sh
 	$(MAKE) --no-print-directory mutants
+
+# make install takes these; DESTDIR goes before all of them.
+PREFIX     ?= /usr/local
+BINDIR     ?= $(PREFIX)/bin
+MANDIR     ?= $(PREFIX)/share/man/man1
+DATADIR    ?= $(PREFIX)/share
+SYSCONFDIR ?= /etc
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
+BACKENDDIR ?= $(DATADIR)/qemu/vhost-user
+
+man: ## bin/man: the manual, a page for each command
+	rm -rf bin/man && mkdir -p bin/man
+	$(GO) run -tags man ./cmd/vhostnet man bin/man
+
+install: build man ## the program, manual, completion, systemd unit, QEMU's back-end descriptor and an example; DESTDIR, PREFIX
+	@scripts/install.sh "$(DESTDIR)" "$(BINDIR)" "$(MANDIR)" "$(DATADIR)" "$(SYSCONFDIR)" "$(UNITDIR)" "$(BACKENDDIR)"
 
 clean: ## what build and tests left
 	rm -rf bin .cache

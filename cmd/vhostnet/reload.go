@@ -7,6 +7,8 @@ import (
 	"os"
 	"reflect"
 	"slices"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
 )
 
 // reload is how the configuration is read anew.
@@ -25,6 +27,7 @@ func (d *daemon) reloads(ctx context.Context, old config) {
 			return
 		case <-old.reload.asked:
 		}
+		notify(d.log, sd.SdNotifyReloading)
 		c, err := old.reload.read()
 		var p *plan
 		if err == nil {
@@ -45,6 +48,7 @@ func (d *daemon) reloads(ctx context.Context, old config) {
 			}
 			d.log.Info("configuration is read anew", "added", len(p.add)-p.replaced, "removed", len(p.remove)-p.replaced, "replaced", p.replaced)
 		}
+		notify(d.log, sd.SdNotifyReady)
 	}
 }
 

@@ -69,6 +69,7 @@ func newRootCommand(out, log io.Writer) *cobra.Command {
 	opts.addSettings(root)
 	hideSettings(root)
 	root.AddCommand(newRunCommand(&runOptions{out: out, log: log}), newCheckCommand(out, log), newConformCommand(out, log), newVersionCommand(out), newCompletionCommand(out))
+	root.AddCommand(buildCommands()...)
 	root.SetHelpCommand(newHelpCommand())
 	for _, c := range root.Commands() {
 		c.DisableFlagsInUseLine = true

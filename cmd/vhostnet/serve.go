@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
 
 	"vhostnet/control"
@@ -107,6 +108,7 @@ func (d *daemon) run(ctx context.Context, c config, r *reporter, asked <-chan os
 	if d.control != nil {
 		reporting.Go(func() { controlErr = d.control.serve(serving) })
 	}
+	notify(d.log, sd.SdNotifyReady)
 	if c.reload != nil {
 		reporting.Go(func() { d.reloads(serving, c) })
 	}
@@ -117,6 +119,7 @@ func (d *daemon) run(ctx context.Context, c config, r *reporter, asked <-chan os
 	defer endSessions()
 	reporting.Go(func() {
 		<-serving.Done()
+		notify(d.log, sd.SdNotifyStopping)
 		d.ports.close()
 		d.drain()
 		endSessions()

@@ -69,7 +69,7 @@ var rules = map[string]rule{
 	"cmd/vhostnet": {
 		level:    7, // the only place that knows all names
 		imports:  list("control internal/sys metrics nbl netdev queues sharedmem uplink/tap uplink/usernet vhostuser vhostuser/conform virtio virtqueue vswitch worker"),
-		external: list(hclog + " github.com/spf13/ github.com/coreos/go-systemd/v22/activation github.com/hashicorp/hcl/ github.com/zclconf/go-cty/"), syscall: true, // names of signals
+		external: list(hclog + " github.com/spf13/ github.com/coreos/go-systemd/v22/ github.com/hashicorp/hcl/ github.com/zclconf/go-cty/"), syscall: true, // names of signals
 	},
 	// Other devices on the same packages: no Ethernet in them.
 	"examples/rng": {level: 7, imports: list("sharedmem vhostuser virtio virtqueue worker"), external: list(hclog), syscall: true},
