@@ -47,7 +47,11 @@ var rules = map[string]rule{
 		external: list(hclog),
 	},
 	"uplink/usernet/internal/limit": {level: 3},
-	"uplink/usernet/internal/ndp":   {level: 4, imports: list("metrics"), external: list("gvisor.dev/gvisor/pkg/tcpip/ gvisor.dev/gvisor/pkg/tcpip")},
+	"uplink/usernet/internal/dhcp": {
+		level: 4, imports: list("metrics uplink/usernet/internal/limit"),
+		external: list(hclog + " github.com/insomniacslk/dhcp/"),
+	},
+	"uplink/usernet/internal/ndp": {level: 4, imports: list("metrics"), external: list("gvisor.dev/gvisor/pkg/tcpip/ gvisor.dev/gvisor/pkg/tcpip")},
 
 	"netdev": {
 		level:    5,
