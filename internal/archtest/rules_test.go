@@ -51,6 +51,10 @@ var rules = map[string]rule{
 		level: 4, imports: list("metrics uplink/usernet/internal/limit"),
 		external: list(hclog + " github.com/insomniacslk/dhcp/"),
 	},
+	"uplink/usernet/internal/dns": {
+		level: 4, imports: list("metrics uplink/usernet/internal/limit"),
+		external: list(hclog + " golang.org/x/net/dns/dnsmessage"),
+	},
 	"uplink/usernet/internal/ndp": {level: 4, imports: list("metrics"), external: list("gvisor.dev/gvisor/pkg/tcpip/ gvisor.dev/gvisor/pkg/tcpip")},
 
 	"netdev": {
