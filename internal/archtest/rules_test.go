@@ -47,6 +47,7 @@ var rules = map[string]rule{
 		external: list(hclog),
 	},
 	"uplink/usernet/internal/limit": {level: 3},
+	"uplink/usernet/internal/boot":  {level: 4, imports: list("metrics uplink/usernet/internal/limit"), external: list(hclog)},
 	"uplink/usernet/internal/dhcp": {
 		level: 4, imports: list("metrics uplink/usernet/internal/limit"),
 		external: list(hclog + " github.com/insomniacslk/dhcp/"),
