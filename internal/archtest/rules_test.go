@@ -98,6 +98,13 @@ var rules = map[string]rule{
 	// Scenarios for any back-end, which a command plays.
 	"vhostuser/conform": {level: 5, imports: list("internal/sys vhostuser vhostuser/vutest virtio"), syscall: true},
 
+	// The services against the programs that guests run.
+	"uplink/usernet/internal/clients": {
+		level:    5,
+		imports:  list("uplink/usernet/internal/boot uplink/usernet/internal/dhcp uplink/usernet/internal/dns uplink/usernet/internal/ndp"),
+		external: list("gvisor.dev/gvisor/pkg/tcpip gvisor.dev/gvisor/pkg/tcpip/"),
+	},
+
 	// Programs that start ours or its tests, and what runs inside the guests.
 	"bench/dpdk":              {level: 8, syscall: true},
 	"internal/mutants":        {level: 8, syscall: true},
