@@ -76,6 +76,10 @@ func (h *HTTP) Serve(ctx context.Context, l net.Listener) error {
 
 // ServeHTTP answers one request: GET or HEAD of a file, also of a part of it.
 func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p := &patient{ResponseWriter: w, control: http.NewResponseController(w)}
+	if p.extend() != nil {
+		return // the connection is gone
+	}
 	guest, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		guest = r.RemoteAddr
@@ -110,7 +114,7 @@ func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		changed = info.ModTime()
 	}
-	http.ServeContent(&patient{ResponseWriter: w, control: http.NewResponseController(w)}, r, "", changed, file)
+	http.ServeContent(p, r, "", changed, file)
 }
 
 // contentType is what UEFI needs to know what it has loaded (UEFI 2.10,
@@ -138,8 +142,16 @@ type patient struct {
 
 // Write writes b before the time is over.
 func (p *patient) Write(b []byte) (int, error) {
-	if err := p.control.SetWriteDeadline(time.Now().Add(writeTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := p.extend(); err != nil {
 		return 0, err
 	}
 	return p.ResponseWriter.Write(b)
+}
+
+func (p *patient) extend() error {
+	err := p.control.SetWriteDeadline(time.Now().Add(writeTime))
+	if errors.Is(err, http.ErrNotSupported) { // no connection: a test
+		return nil
+	}
+	return err
 }

@@ -35,8 +35,7 @@ func TestMain(m *testing.M) {
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
-		var failed *exec.ExitError
-		if !errors.As(err, &failed) {
+		if _, failed := errors.AsType[*exec.ExitError](err); !failed {
 			fmt.Fprintln(os.Stderr, err)
 		}
 		os.Exit(1)

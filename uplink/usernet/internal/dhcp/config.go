@@ -50,6 +50,11 @@ type Config struct {
 	// migrates. nil: leases follow nobody. It is called under the Server's lock.
 	Attached func(port string) bool
 
+	// Taken reports whether somebody at another port than this one uses an
+	// address that is not leased; it is given to nobody at this port meanwhile.
+	// nil: nobody does. It is called under the Server's lock.
+	Taken func(a netip.Addr, port string) bool
+
 	// File is where leases are kept over restarts; empty: they are not. Its
 	// directory must exist. A file that cannot be read is set aside.
 	File string
@@ -76,7 +81,11 @@ type IPv6 struct {
 	First, Last netip.Addr   // addresses given to who has no reservation, at most 16384
 	DNS         []netip.Addr
 	NTP         []netip.Addr
-	Boot        Boot // names of files are URLs
+	Boot        Boot
+
+	// BootServer gives the boot files whose names are no URLs, by TFTP: DHCPv6
+	// tells URLs only (RFC 5970, 3.1). Invalid: those are not told.
+	BootServer netip.Addr
 }
 
 // Reservation sets addresses apart for the client with a MAC, at a port, or

@@ -13,12 +13,11 @@ import (
 // that it takes (option 57), at most a packet of the smallest usual MTU. Of
 // either 28 bytes are the headers of IP and UDP.
 const (
-	minMessage4    = 576 - 28
-	maxMessage4    = 1500 - 28
-	fixedMessage4  = 241 // all but the options: the header and their end
-	longFile       = 127 // the longest name that fits before them
-	vendorClassPXE = "PXEClient"
-	vendorHTTP     = "HTTPClient"
+	minMessage4   = 576 - 28
+	maxMessage4   = 1500 - 28
+	fixedMessage4 = 241 // all but the options: the header and their end
+	longFile      = 127 // the longest name that fits before them
+	vendorHTTP    = "HTTPClient"
 )
 
 func add(r *dhcpv4.DHCPv4, options ...dhcpv4.Option) {
@@ -114,10 +113,11 @@ func (s *Server) boot4(r, m *dhcpv4.DHCPv4) (all []dhcpv4.Option) {
 	if len(file) <= longFile {
 		r.BootFileName = file
 	}
-	for _, vendor := range []string{vendorClassPXE, vendorHTTP} {
-		if strings.HasPrefix(class, vendor) { // its clients take no offer without
-			all = append(all, dhcpv4.OptClassIdentifier(vendor))
-		}
+	// UEFI that boots by HTTP takes no offer without its class (UEFI 2.10,
+	// 24.7.3.1). With the class of PXE it would look for a boot server beside
+	// this one (PXE 2.1, 2.2.5), so that is not said.
+	if strings.HasPrefix(class, vendorHTTP) {
+		all = append(all, dhcpv4.OptClassIdentifier(vendorHTTP))
 	}
 	return all
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -32,7 +33,7 @@ func (s *Server) options6(m, r *dhcpv6.Message) {
 		r.AddOption(ntp)
 	}
 	if asked.Contains(dhcpv6.OptionBootfileURL) {
-		if url := cfg.Boot.file(firmware(m.Options.ArchTypes(), isIPXE6(m))); url != "" {
+		if url := cfg.bootURL(firmware(m.Options.ArchTypes(), isIPXE6(m))); url != "" {
 			r.AddOption(dhcpv6.OptBootFileURL(url))
 			copyVendorClass6(m, r)
 		}
@@ -40,6 +41,18 @@ func (s *Server) options6(m, r *dhcpv6.Message) {
 	if m.MessageType == dhcpv6.MessageTypeInformationRequest {
 		r.AddOption(dhcpv6.OptInformationRefreshTime(refresh))
 	}
+}
+
+// bootURL is what firmware f boots; empty: nothing.
+func (c *IPv6) bootURL(f Firmware) string {
+	file := c.Boot.file(f)
+	switch {
+	case file == "" || strings.Contains(file, "://"):
+		return file
+	case !c.BootServer.IsValid():
+		return ""
+	}
+	return "tftp://[" + c.BootServer.String() + "]/" + strings.TrimPrefix(file, "/")
 }
 
 // copyVendorClass6 copies the class of UEFI that boots by HTTP: it takes no

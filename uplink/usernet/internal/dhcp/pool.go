@@ -45,6 +45,7 @@ type pool struct {
 	reserved    map[netip.Addr]Reservation
 	wanted      func(Client) netip.Addr // the reservation of a client
 	attached    func(port string) bool
+	taken       func(a netip.Addr, port string) bool
 
 	byAddress map[netip.Addr]*lease
 	byClient  map[Client]*lease
@@ -60,7 +61,7 @@ type pool struct {
 func newPool(cfg Config, first, last netip.Addr, of func(Reservation) netip.Addr) *pool {
 	p := &pool{
 		first: first, last: last, size: size(first, last),
-		perGuest: cfg.PerGuest, attached: cfg.Attached,
+		perGuest: cfg.PerGuest, attached: cfg.Attached, taken: cfg.Taken,
 		reserved:  map[netip.Addr]Reservation{},
 		byAddress: map[netip.Addr]*lease{}, byClient: map[Client]*lease{}, byGuest: map[string][]*lease{},
 		shareEdges: map[string]*limit.Edge{},
@@ -124,6 +125,9 @@ func (p *pool) free(now time.Time, c Client, a netip.Addr) bool {
 		return false
 	}
 	l := p.byAddress[a]
+	if (l == nil || l.client != c) && p.taken != nil && p.taken(a, c.Port) {
+		return false
+	}
 	return l == nil || l.state != declined && (l.client == c || p.follows(l, c)) || !now.Before(l.until)
 }
 
@@ -167,7 +171,7 @@ func (p *pool) unused(c Client) netip.Addr {
 	start := int(hash(c) % uint64(p.size))
 	for i := range p.size {
 		a := p.at((start + i) % p.size)
-		if _, reserved := p.reserved[a]; !reserved && p.byAddress[a] == nil {
+		if _, reserved := p.reserved[a]; !reserved && p.byAddress[a] == nil && p.free(time.Time{}, c, a) {
 			return a
 		}
 	}

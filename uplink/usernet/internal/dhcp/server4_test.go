@@ -375,6 +375,26 @@ func TestReservations(t *testing.T) {
 	}
 }
 
+// What somebody uses without a lease is not given to others.
+func TestTakenAddresses(t *testing.T) {
+	taken := netip.MustParseAddr("10.0.2.15")
+	l := newLab(t, func(c *Config) {
+		c.IPv4.Last = netip.MustParseAddr("10.0.2.16")
+		c.Taken = func(a netip.Addr, port string) bool { return a == taken && port != "static" }
+	})
+	for i := range byte(3) {
+		if a := l.lease(vm(fmt.Sprint("vm", i), i)); a == taken || a.IsValid() != (i == 0) {
+			t.Errorf("client %d got %v", i, a)
+		}
+	}
+	if r := l.request(vm("web", 9), taken, false); r.MessageType() != dhcpv4.MessageTypeNak {
+		t.Errorf("%v", r)
+	}
+	if r := l.request(vm("static", 9), taken, false); r.MessageType() != dhcpv4.MessageTypeAck {
+		t.Errorf("to who uses it: %v", r)
+	}
+}
+
 // A VM that migrates takes its address along, one that borrows a MAC does not.
 func TestLeaseFollows(t *testing.T) {
 	attached := map[string]bool{"old": true, "new": true}
@@ -471,13 +491,13 @@ func TestBootFiles(t *testing.T) {
 		mods              []dhcpv4.Modifier
 	}{
 		{"no architecture", "other", "", nil},
-		{"BIOS", "undionly.kpxe", "PXEClient", arch(iana.INTEL_X86PC, "PXEClient:Arch:00000:UNDI:002001")},
-		{"UEFI", "snponly.efi", "PXEClient", arch(iana.EFI_X86_64, "PXEClient:Arch:00007")},
-		{"UEFI, byte code", "snponly.efi", "PXEClient", arch(iana.EFI_BC, "PXEClient:Arch:00009")},
-		{"UEFI of arm64", "other", "PXEClient", arch(iana.EFI_ARM64, "PXEClient:Arch:00011")},
+		{"BIOS", "undionly.kpxe", "", arch(iana.INTEL_X86PC, "PXEClient:Arch:00000:UNDI:002001")},
+		{"UEFI", "snponly.efi", "", arch(iana.EFI_X86_64, "PXEClient:Arch:00007")},
+		{"UEFI, byte code", "snponly.efi", "", arch(iana.EFI_BC, "PXEClient:Arch:00009")},
+		{"UEFI of arm64", "other", "", arch(iana.EFI_ARM64, "PXEClient:Arch:00011")},
 		{"HTTP", "http://10.0.2.2/boot.efi", "HTTPClient", arch(iana.EFI_X86_64_HTTP, "HTTPClient:Arch:00016")},
 		{"HTTP of arm64", "", "", arch(iana.EFI_ARM64_HTTP, "HTTPClient:Arch:00019")},
-		{"iPXE", "http://10.0.2.2/" + strings.Repeat("i", 150), "PXEClient", append(arch(iana.INTEL_X86PC, "PXEClient:Arch:00000"), dhcpv4.WithUserClass("iPXE", false))},
+		{"iPXE", "http://10.0.2.2/" + strings.Repeat("i", 150), "", append(arch(iana.INTEL_X86PC, "PXEClient:Arch:00000"), dhcpv4.WithUserClass("iPXE", false))},
 	} {
 		offer := l.discover(vm("web", 1), c.mods...)
 		short := c.file

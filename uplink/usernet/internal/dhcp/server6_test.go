@@ -203,7 +203,7 @@ func TestRefusedMessages6(t *testing.T) {
 func TestInformationRequest(t *testing.T) {
 	l := newLab(t, func(c *Config) {
 		c.IPv6.Boot.Files = map[Firmware]string{
-			OtherFirmware: "tftp://[fd00::2]/other", HTTPx64: "http://[fd00::2]/boot.efi", IPXE: "http://[fd00::2]/script",
+			OtherFirmware: "tftp://[fd00::2]/other", BIOS: "/file", HTTPx64: "http://[fd00::2]/boot.efi", IPXE: "http://[fd00::2]/script",
 		}
 	})
 	ask := func(mods ...dhcpv6.Modifier) *dhcpv6.Message {
@@ -222,6 +222,12 @@ func TestInformationRequest(t *testing.T) {
 	r = ask(dhcpv6.WithArchType(iana.EFI_X86_64_HTTP), class)
 	if r.Options.BootFileURL() != "http://[fd00::2]/boot.efi" || string(r.Options.VendorClass(343)[0]) != "HTTPClient" {
 		t.Errorf("%v", r)
+	}
+	for server, want := range map[netip.Addr]string{netip.MustParseAddr("fd00::1"): "tftp://[fd00::1]/file", {}: ""} {
+		l.cfg.IPv6.BootServer = server
+		if r = ask(dhcpv6.WithArchType(iana.INTEL_X86PC)); r.Options.BootFileURL() != want {
+			t.Errorf("of server %v: %q, want %q", server, r.Options.BootFileURL(), want)
+		}
 	}
 	if r = ask(dhcpv6.WithUserClass([]byte("iPXE"))); r.Options.BootFileURL() != "http://[fd00::2]/script" {
 		t.Errorf("%v", r)
