@@ -2,6 +2,7 @@ package usernet
 
 import (
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -54,15 +55,30 @@ func (s *guests) of(sw *vswitch.Switch, id vswitch.PortID, now int64) *guest {
 	return g
 }
 
-// sweep forgets guests that have nothing and were silent since before.
-func (s *guests) sweep(before int64) {
+// named are the guests of a name, in lower case.
+func (s *guests) named(name string) (list []*guest) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, g := range s.m {
+		if strings.EqualFold(g.name, name) {
+			list = append(list, g)
+		}
+	}
+	return list
+}
+
+// sweep forgets guests that have nothing and were silent since before, and
+// answers their names.
+func (s *guests) sweep(before int64) (gone []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, g := range s.m {
 		if g.seen.Load() < before && g.conns.Load()|g.connecting.Load()|g.flows.Load()|g.addresses.Load() == 0 {
 			delete(s.m, id)
+			gone = append(gone, g.name)
 		}
 	}
+	return gone
 }
 
 // stationIdle is how long an address belongs to a guest that does not use it,
@@ -87,6 +103,7 @@ type stations struct {
 	m       map[netip.Addr]*station
 	limit   int
 	each    int
+	mayHave func(netip.Addr, *guest) bool
 	learned chan struct{} // closed and made anew when one was learned
 
 	conflicts, refused *counter
@@ -105,6 +122,10 @@ func (s *stations) learn(a netip.Addr, mac uint64, g *guest, now int64) *station
 	if st := s.find(a); st != nil && st.guest == g && st.mac == mac {
 		st.seen.Store(now)
 		return st
+	}
+	if !s.mayHave(a, g) {
+		s.conflicts.Add(1)
+		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,6 +171,18 @@ func (s *stations) sweep(before int64) {
 			delete(s.m, a)
 		}
 	}
+}
+
+// of is the addresses of a guest.
+func (s *stations) of(g *guest) (list []netip.Addr) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for a, st := range s.m {
+		if st.guest == g {
+			list = append(list, a)
+		}
+	}
+	return list
 }
 
 // count is how many addresses are known.

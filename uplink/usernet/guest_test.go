@@ -55,11 +55,10 @@ type testGuest struct {
 	lists  [visitFrames]*nbl.List
 }
 
-// newTestGuest attaches guest number i, with offloads or without.
-func newTestGuest(l *lab, i int, f virtio.Features) *testGuest {
-	l.t.Helper()
+// bareGuest is guest number i without a stack, and without a port.
+func bareGuest(t testing.TB, i int, f virtio.Features) *testGuest {
 	g := &testGuest{
-		t: l.t, s: l.s, features: f, gso: f.Has(virtio.NetHostTSO4),
+		t: t, features: f, gso: f.Has(virtio.NetHostTSO4),
 		mac:  [6]byte{2, 0, 0, 0, 1, byte(i)},
 		v4:   netip.AddrFrom4([4]byte{10, 0, 2, byte(100 + i)}),
 		soft: nbl.NewSoftener(make([]byte, nbl.SoftenerBytes)),
@@ -67,6 +66,14 @@ func newTestGuest(l *lab, i int, f virtio.Features) *testGuest {
 	v6 := DefaultIPv6.Addr().As16()
 	v6[15] = byte(100 + i)
 	g.v6 = netip.AddrFrom16(v6)
+	return g
+}
+
+// newTestGuest attaches guest number i, with offloads or without.
+func newTestGuest(l *lab, i int, f virtio.Features) *testGuest {
+	l.t.Helper()
+	g := bareGuest(l.t, i, f)
+	g.s = l.s
 	memory, err := sharedmem.NewHostAllocator(sourceLists * sourceStride)
 	l.must(err)
 	g.source, err = nbl.NewSource(nbl.SourceParameters{
@@ -77,7 +84,7 @@ func newTestGuest(l *lab, i int, f virtio.Features) *testGuest {
 	g.wake, err = sys.NewEvent()
 	l.must(err)
 	g.sender = nbl.NewSender(f|virtio.Version1, (*uint64)(&g.serial))
-	g.newStack(l)
+	g.newStack(l, (*guestLink)(g))
 	g.id, err = l.s.Attach(g, vswitch.PortOptions{Name: "guest"})
 	l.must(err)
 	w := l.group.Pick()
@@ -96,7 +103,7 @@ func newTestGuest(l *lab, i int, f virtio.Features) *testGuest {
 	return g
 }
 
-func (g *testGuest) newStack(l *lab) {
+func (g *testGuest) newStack(l *lab, link stack.LinkEndpoint) {
 	g.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
@@ -105,7 +112,7 @@ func (g *testGuest) newStack(l *lab) {
 	sack := tcpip.TCPSACKEnabled(true)
 	l.mustStack(g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &recovery))
 	l.mustStack(g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack))
-	l.mustStack(g.stack.CreateNIC(nicID, ethernet.New((*guestLink)(g))))
+	l.mustStack(g.stack.CreateNIC(nicID, ethernet.New(link)))
 	for _, a := range []netip.Prefix{netip.PrefixFrom(g.v4, 24), netip.PrefixFrom(g.v6, 64)} {
 		l.mustStack(g.stack.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
 			Protocol:          protocolOf(a.Addr()),

@@ -41,7 +41,9 @@ func (p *packet) mac() uint64 {
 // handleIP looks at an IP packet that is whole.
 func (n *Network) handleIP(p *packet, h ip) {
 	if h.src.IsUnspecified() {
-		n.counters.unknown.Add(1)
+		if h.proto != protoUDP || !n.handleUDP(p, h) {
+			n.counters.unknown.Add(1)
+		}
 		return
 	}
 	if !n.learn(h.src, p.mac(), p.guest, worker.Now()) {
@@ -123,25 +125,31 @@ func putICMPSum(b []byte, src, dst netip.Addr) {
 	binary.BigEndian.PutUint16(b[2:], s)
 }
 
-// handleUDP sends a datagram on.
-func (n *Network) handleUDP(p *packet, h ip) {
+// handleUDP gives a datagram to a service, or sends it on. It answers false for
+// one of a station without an address that is for no service.
+func (n *Network) handleUDP(p *packet, h ip) bool {
 	b := h.payload
 	if len(b) < udpLen {
 		n.counters.malformed.Add(1)
-		return
+		return true
 	}
 	length := int(binary.BigEndian.Uint16(b[4:]))
-	from, to := portsOf(b)
-	if length < udpLen || length > len(b) || to == 0 {
+	src, dst := portsOf(b)
+	if length < udpLen || length > len(b) || dst == 0 {
 		n.counters.malformed.Add(1)
-		return
+		return true
 	}
-	if h.dst.IsMulticast() || n.isBroadcast(h.dst) {
+	from, to, data := netip.AddrPortFrom(h.src, src), netip.AddrPortFrom(h.dst, dst), b[udpLen:length]
+	switch {
+	case n.serveUDP(p, h, from, to, data):
+	case h.src.IsUnspecified():
+		return false
+	case h.dst.IsMulticast() || n.isBroadcast(h.dst):
 		n.counters.unknown.Add(1)
-		return
+	default:
+		n.flows.send(p, h, flowKey{protoUDP, from, to}, data)
 	}
-	k := flowKey{protoUDP, netip.AddrPortFrom(h.src, from), netip.AddrPortFrom(h.dst, to)}
-	n.flows.send(p, h, k, b[udpLen:length])
+	return true
 }
 
 // isBroadcast reports whether a is the address of all in the guests' network.

@@ -22,7 +22,7 @@ func sum(b []byte) uint16 { return ^checksum.Checksum(b, 0) }
 // address. It reports whether that is what the packet is.
 func (n *Network) handleNeighbour(p *packet) bool {
 	out := newPacket(packetSize)
-	reply, mine := n.ndp.Answer(p.guest.name, p.frame, out.frame[:0])
+	reply, mine := n.services.ndp.Answer(p.guest.name, p.frame, out.frame[:0])
 	if mine {
 		if a := speaker(p.frame); a.IsValid() && !a.IsUnspecified() {
 			n.learn(a, p.mac(), p.guest, worker.Now())
@@ -57,12 +57,17 @@ func (n *Network) sayOrFree(p *packet, frame []byte) {
 
 // newGateway is what speaks ARP and neighbour discovery for the gateway, and
 // advertises it as the router.
-func (n *Network) newGateway() (*ndp.Gateway, error) {
+func (n *Network) newGateway(domain string) (*ndp.Gateway, error) {
 	return ndp.New(ndp.Config{
 		MAC:       n.o.MAC,
 		Addresses: []netip.Addr{n.o.IPv4.Addr(), n.linkLocal, n.o.IPv6.Addr()},
 		Router: &ndp.Router{
-			Prefix: n.o.IPv6.Masked(), Autonomous: true, MTU: uint32(n.o.MTU),
+			Prefix: n.o.IPv6.Masked(), Autonomous: true, Managed: true, Other: true, MTU: uint32(n.o.MTU),
+			DNS: []netip.Addr{n.o.IPv6.Addr()}, Search: []string{domain},
+		},
+		Holder: func(a netip.Addr) (mac [6]byte, ok bool) {
+			c, ok := n.services.dhcp.Holder(time.Now(), a)
+			return c.MAC, ok
 		},
 		PerGuest: n.o.Limits.GuestAddresses, Neighbours: n.o.Limits.Addresses,
 	})
@@ -71,7 +76,7 @@ func (n *Network) newGateway() (*ndp.Gateway, error) {
 // advertise says to all guests that there is a router, when that is due.
 func (n *Network) advertise(now time.Time) {
 	out := newPacket(packetSize)
-	frame, _ := n.ndp.Advertise(now, out.frame[:0])
+	frame, _ := n.services.ndp.Advertise(now, out.frame[:0])
 	n.sayOrFree(out, frame)
 }
 
@@ -116,7 +121,7 @@ func (n *Network) ask(a netip.Addr) {
 		return
 	}
 	out := newPacket(packetSize)
-	n.sayOrFree(out, n.ndp.Ask(a, out.frame[:0]))
+	n.sayOrFree(out, n.services.ndp.Ask(a, out.frame[:0]))
 }
 
 // isLocal reports whether a is an address of the guests' network.

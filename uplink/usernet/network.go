@@ -12,7 +12,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"vhostnet/sharedmem"
-	"vhostnet/uplink/usernet/internal/ndp"
 	"vhostnet/vswitch"
 	"vhostnet/worker"
 )
@@ -38,7 +37,7 @@ type Network struct {
 	flows    *flows
 	forwards forwards
 	asked    asked
-	ndp      *ndp.Gateway
+	services services
 	ipID     atomic.Uint32
 	silenced atomic.Bool // the log has said that there is no ping
 
@@ -76,7 +75,8 @@ func New(o Options) (*Network, error) {
 	n.port.n = n
 	n.link = &link{n: n}
 	n.stations = stations{
-		m: map[netip.Addr]*station{}, limit: o.Limits.Addresses, each: o.Limits.GuestAddresses, learned: make(chan struct{}),
+		mayHave: n.mayHave,
+		m:       map[netip.Addr]*station{}, limit: o.Limits.Addresses, each: o.Limits.GuestAddresses, learned: make(chan struct{}),
 		conflicts: &n.counters.addressConflict, refused: &n.counters.addressLimit,
 	}
 	n.conns.m = map[*relay]struct{}{}
@@ -90,7 +90,7 @@ func New(o Options) (*Network, error) {
 
 // open takes what the Network needs of the system and of the switch.
 func (n *Network) open() (err error) {
-	if n.ndp, err = n.newGateway(); err != nil {
+	if err := n.newServices(); err != nil {
 		return err
 	}
 	if n.memory, err = sharedmem.NewHostAllocator(sourceLists * sourceStride); err != nil {
@@ -137,6 +137,7 @@ func (n *Network) Run(ctx context.Context) error {
 	n.start(func() { n.serve(n.ctx.Done()) })
 	n.start(n.flows.receive)
 	n.start(n.sweep)
+	n.runServices()
 	n.forwards.start(n)
 	<-ctx.Done()
 	return n.end(w)
@@ -244,7 +245,7 @@ func (n *Network) Close(ctx context.Context) error {
 func (n *Network) release() error {
 	n.closed.Do(func() {
 		n.inbox.end()
-		var errs []error
+		errs := []error{n.closeServices()}
 		if n.flows != nil {
 			errs = append(errs, n.flows.close())
 		}
@@ -273,12 +274,12 @@ func (n *Network) sweep() {
 		case <-ticker.C:
 		}
 		now := worker.Now()
-		n.advertise(time.Now())
+		n.tend(time.Now())
 		n.flows.sweep(now)
 		n.dials.sweep(now)
 		n.asked.sweep(now)
 		n.stations.sweep(now - stationIdle)
-		n.guests.sweep(now - stationIdle)
+		n.forget(n.guests.sweep(now - stationIdle))
 	}
 }
 

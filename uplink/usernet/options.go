@@ -49,6 +49,7 @@ type Options struct {
 	// other address of the host.
 	Host bool
 
+	Services Services
 	Limits   Limits
 	Forwards []Forward
 }

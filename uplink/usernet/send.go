@@ -13,18 +13,26 @@ func (n *Network) sendWhole(p *packet) { n.out.putOwn(p) }
 // sendUDP sends a datagram to a guest, in fragments when it is longer than the
 // MTU.
 func (n *Network) sendUDP(from, to netip.AddrPort, data []byte) {
-	n.sendTransport(from.Addr(), to.Addr(), protoUDP, udpLen+len(data), func(b []byte) {
-		binary.BigEndian.PutUint16(b, from.Port())
-		binary.BigEndian.PutUint16(b[2:], to.Port())
-		binary.BigEndian.PutUint16(b[4:], uint16(len(b)))
-		b[6], b[7] = 0, 0
-		copy(b[udpLen:], data)
-		s := transportSum(from.Addr(), to.Addr(), protoUDP, b)
-		if s == 0 {
-			s = 0xffff // 0 says that there is no checksum
-		}
-		binary.BigEndian.PutUint16(b[6:], s)
-	})
+	n.sendTransport(from.Addr(), to.Addr(), protoUDP, udpLen+len(data), func(b []byte) { putUDP(b, from, to, data) })
+}
+
+// sendUDPTo is sendUDP to a station that may have no address yet.
+func (n *Network) sendUDPTo(mac uint64, from, to netip.AddrPort, data []byte) {
+	n.sendIP(mac, from.Addr(), to.Addr(), protoUDP, udpLen+len(data), func(b []byte) { putUDP(b, from, to, data) })
+}
+
+// putUDP writes a datagram into b, which has its length.
+func putUDP(b []byte, from, to netip.AddrPort, data []byte) {
+	binary.BigEndian.PutUint16(b, from.Port())
+	binary.BigEndian.PutUint16(b[2:], to.Port())
+	binary.BigEndian.PutUint16(b[4:], uint16(len(b)))
+	b[6], b[7] = 0, 0
+	copy(b[udpLen:], data)
+	s := transportSum(from.Addr(), to.Addr(), protoUDP, b)
+	if s == 0 {
+		s = 0xffff // 0 says that there is no checksum
+	}
+	binary.BigEndian.PutUint16(b[6:], s)
 }
 
 // sendTransport sends length bytes that write writes to the station that has dst.
@@ -35,19 +43,24 @@ func (n *Network) sendTransport(src, dst netip.Addr, proto uint8, length int, wr
 		n.ask(dst)
 		return
 	}
+	n.sendIP(st.mac, src, dst, proto, length, write)
+}
+
+// sendIP sends length bytes that write writes.
+func (n *Network) sendIP(mac uint64, src, dst netip.Addr, proto uint8, length int, write func([]byte)) {
 	header := ipv6Len
 	if dst.Is4() {
 		header = ipv4Len
 	}
 	if header+length <= n.o.MTU {
-		p, b := n.newIP(st.mac, src, dst, proto, length)
+		p, b := n.newIP(mac, src, dst, proto, length)
 		write(b)
 		n.sendWhole(p)
 		return
 	}
 	b := make([]byte, length)
 	write(b)
-	n.sendFragments(st.mac, src, dst, proto, b)
+	n.sendFragments(mac, src, dst, proto, b)
 }
 
 const fragmentLen = 8 // of IPv6's fragment header

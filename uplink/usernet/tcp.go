@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
@@ -116,21 +117,31 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 		return
 	}
 	defer n.dismiss(g)
-	host, ok := n.dial(key)
-	if !ok {
-		r.Complete(true)
-		return
+	var host streamConn
+	if !n.servesTCP(key.to) {
+		if host, ok = n.dial(key); !ok {
+			r.Complete(true)
+			return
+		}
 	}
 	var wq waiter.Queue
 	ep, err := r.CreateEndpoint(&wq)
 	r.Complete(err != nil)
 	if err != nil {
-		_ = host.Close() // nothing was written to it
+		if host != nil {
+			_ = host.Close() // nothing was written to it
+		}
 		return
 	}
 	n.dials.answered(key)
 	n.counters.connected.Add(1)
-	n.relay(ep, &wq, host)
+	if host != nil {
+		n.relay(ep, &wq, host)
+		return
+	}
+	c := newGuestConn(gonet.NewTCPConn(&wq, ep))
+	n.serveConn(n.ctx, g, key.to, c)
+	_ = c.Close() // the guest has what it was to get
 }
 
 // admit counts a connection against its guest's limit and everybody's, and
@@ -140,7 +151,7 @@ func (n *Network) admit(k dialKey) (*guest, bool) {
 	if st == nil {
 		return nil, false // forgotten since its SYN came
 	}
-	if _, ok := n.target(k.to.Addr()); !ok {
+	if _, ok := n.target(k.to.Addr()); !ok && !n.servesTCP(k.to) {
 		n.counters.connectRefused.Add(1)
 		return nil, false
 	}

@@ -112,7 +112,7 @@ func loopbackOf(a netip.Addr) string {
 // protocols, with offloads and without, both ways at once.
 func TestTCPBothWays(t *testing.T) {
 	noLeak(t)
-	const size = 24 << 20
+	const size = 24 << 20 / raceSlow
 	l := newLab(t, Options{Host: true})
 	for i, f := range []virtio.Features{nbl.UplinkFeatures, virtio.Version1} {
 		g := newTestGuest(l, 1+i, f)

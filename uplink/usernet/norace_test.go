@@ -1,0 +1,5 @@
+//go:build !race
+
+package usernet
+
+const raceSlow = 1
