@@ -178,9 +178,12 @@ func (n *Network) end(w *worker.Worker) error {
 	n.state.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), endWait)
 	defer cancel()
+	var errs []error
+	if err := n.farewell(ctx); err != nil && !errors.Is(err, worker.ErrStopped) {
+		errs = append(errs, err)
+	}
 	n.o.Switch.Detach(n.port.id)
 	n.link.dispatcher.Store(nil)
-	var errs []error
 	if w != nil {
 		if err := w.Remove(ctx, n.out); err != nil && !errors.Is(err, worker.ErrStopped) {
 			errs = append(errs, err)
@@ -203,6 +206,9 @@ func (n *Network) end(w *worker.Worker) error {
 // to them has been delivered or dropped with its count. ctx bounds it when a
 // worker is held up. It may be called while Run runs, by any goroutine.
 func (n *Network) Drain(ctx context.Context) error {
+	if err := n.farewell(ctx); err != nil {
+		return err
+	}
 	n.out.draining.Store(true)
 	for {
 		// A visit that began before the mark was seen has ended after the first
@@ -216,6 +222,22 @@ func (n *Network) Drain(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// farewell takes the router back that guests were told of, so that they do not
+// send to it when it is gone.
+func (n *Network) farewell(ctx context.Context) error {
+	if n.out.draining.Load() {
+		return nil // it was said
+	}
+	p := newPacket(packetSize)
+	n.sayOrFree(p, n.services.ndp.Farewell(p.frame[:0]))
+	for range 2 { // a visit lies between the two
+		if err := n.o.Group.Quiesce(ctx); err != nil {
+			return fmt.Errorf("usernet: %q: workers did not come round: %w", n.o.Name, err)
+		}
+	}
+	return nil
 }
 
 // Close gives back a Network that never ran. After Run it does nothing. ctx

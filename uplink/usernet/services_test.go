@@ -63,6 +63,32 @@ func TestDHCP(t *testing.T) {
 	}
 }
 
+// The router says that it is there, what its network is, and that it is gone.
+func TestRouter(t *testing.T) {
+	noLeak(t)
+	l := newLab(t, Options{})
+	g := newTestGuest(l, 1, nbl.UplinkFeatures)
+	var lifetimes [2]atomic.Uint32 // of those that say that it is there, and that it is gone
+	show := func(f []byte) {
+		h, ok := parseIP(binary.BigEndian.Uint16(f[12:]), f[ethernetLen:])
+		if !ok || h.proto != protoICMPv6 || h.payload[0] != 134 || transportSum(h.src, h.dst, protoICMPv6, h.payload) != 0 {
+			return
+		}
+		prefix := DefaultIPv6.Masked().Addr().As16()
+		if life := binary.BigEndian.Uint16(h.payload[6:]); life == 0 {
+			lifetimes[1].Add(1)
+		} else if bytes.Contains(h.payload, prefix[:]) {
+			lifetimes[0].Add(1)
+		}
+	}
+	g.raw.Store(&show)
+	l.wait("a router's advertisement", func() bool { return lifetimes[0].Load() > 0 })
+	l.end()
+	if lifetimes[1].Load() == 0 {
+		t.Error("the router did not say that it goes")
+	}
+}
+
 // query is a DNS question for an address of name.
 func query(kind uint16, labels ...string) []byte {
 	b := []byte{0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}
