@@ -66,7 +66,7 @@ var rules = map[string]rule{
 
 	"uplink/usernet": {
 		level:    5,
-		imports:  list("internal/sys metrics nbl sharedmem uplink/usernet/internal/ndp virtio vswitch worker"),
+		imports:  list("internal/sys metrics nbl sharedmem uplink/usernet/internal/boot uplink/usernet/internal/dhcp uplink/usernet/internal/dns uplink/usernet/internal/ndp virtio vswitch worker"),
 		external: list(hclog + " gvisor.dev/gvisor/"),
 	},
 

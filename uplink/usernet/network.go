@@ -232,13 +232,24 @@ func (n *Network) farewell(ctx context.Context) error {
 	}
 	p := newPacket(packetSize)
 	n.sayOrFree(p, n.services.ndp.Farewell(p.frame[:0]))
-	for range 2 { // a visit lies between the two
-		if err := n.o.Group.Quiesce(ctx); err != nil {
-			return fmt.Errorf("usernet: %q: workers did not come round: %w", n.o.Name, err)
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for range farewellTries {
+		if n.out.empty() && n.out.holds.Load() == 0 {
+			break
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("usernet: %q: workers did not come round: %w", n.o.Name, context.Cause(ctx))
 		}
 	}
 	return nil
 }
+
+// farewellTries bounds how many milliseconds the end waits for what guests are
+// to be told: more packets may come all the time.
+const farewellTries = 50
 
 // Close gives back a Network that never ran. After Run it does nothing. ctx
 // bounds the wait for workers.
