@@ -27,7 +27,7 @@ type Image struct {
 var guestTools = []string{"iperf3", "ethtool", "ip", "tcpdump"}
 
 // guestModules are the kernel modules that an image holds, with all they need.
-var guestModules = []string{"virtio_pci", "virtio_net", "virtio_rng", "8021q", "vsock_loopback", "vmw_vsock_virtio_transport"}
+var guestModules = []string{"virtio_pci", "virtio_net", "virtio_rng", "8021q", "af_packet", "vsock_loopback", "vmw_vsock_virtio_transport"}
 
 // bootModules are loaded before a guest says hello.
 const bootModules = "virtio_pci,virtio_net"
