@@ -1,0 +1,109 @@
+package usernet
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"vhostnet/nbl"
+)
+
+// insideVariable says that the test runs in a network namespace of its own.
+const insideVariable = "VHOSTNET_USERNET_NAMESPACE"
+
+// inNamespace runs the test once more in a network namespace, where it may set
+// what the host may not be asked for, and reports whether it is there.
+func inNamespace(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(insideVariable) != "" {
+		return true
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("a network namespace takes root")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "unshare", "--net", os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.count", "1")
+	cmd.Env = append(os.Environ(), insideVariable+"=yes")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("in a namespace: %v\n%s", err, out)
+	}
+	return false
+}
+
+func sh(t *testing.T, argv ...string) {
+	t.Helper()
+	if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v: %s", argv, err, out)
+	}
+}
+
+// Where the host lets everybody ping, guests ping beyond the gateway, over both
+// protocols; and what is too long for the way is told with its MTU.
+func TestBeyondTheGateway(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	sh(t, "ip", "link", "set", "lo", "mtu", "1300", "up")
+	beyond := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+	sh(t, "ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+	sh(t, "ip", "addr", "add", "2001:db8::1/128", "dev", "lo", "nodad")
+	if err := os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0); err != nil {
+		t.Fatal(err)
+	}
+	l := newLab(t, Options{Host: true})
+	g := newTestGuest(l, 1, nbl.UplinkFeatures)
+	for _, a := range beyond {
+		if err := g.ping(a, 10*time.Second); err != nil {
+			t.Errorf("ping %v: %v; %+v", a, err, l.n.Snapshot())
+		}
+	}
+	if s := l.n.Snapshot(); s.PingForbidden != 0 || s.FlowsMade != 2 {
+		t.Errorf("%d pings were forbidden, %d flows made; want 0 and 2", s.PingForbidden, s.FlowsMade)
+	}
+
+	var mtu atomic.Uint32
+	show := func(f []byte) {
+		h, ok := parseIP(binary.BigEndian.Uint16(f[12:]), f[ethernetLen:])
+		switch {
+		case !ok:
+		case h.proto == protoICMP && h.payload[0] == icmpUnreachable && h.payload[1] == 4:
+			mtu.Store(uint32(binary.BigEndian.Uint16(h.payload[6:])))
+		case h.proto == protoICMPv6 && h.payload[0] == icmp6TooBig:
+			mtu.Store(binary.BigEndian.Uint32(h.payload[4:]))
+		}
+	}
+	g.raw.Store(&show)
+	for _, a := range beyond {
+		mtu.Store(0)
+		sink, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+		l.must(err)
+		to := netip.MustParseAddrPort(sink.LocalAddr().String())
+		src := g.v4
+		if a.Is6() {
+			src = g.v6
+		}
+		b := make([]byte, udpLen+1400)
+		putUDP(b, netip.AddrPortFrom(src, 99), to, b[udpLen:])
+		f := g.forge(l, src, a, protoUDP, b)
+		if a.Is4() { // not to be cut on the way
+			h := f[headerLen+ethernetLen:][:ipv4Len]
+			h[6] |= 0x40
+			h[10], h[11] = 0, 0
+			binary.BigEndian.PutUint16(h[10:], sum(h))
+		}
+		g.send(f)
+		l.wait("packet too big", func() bool { return mtu.Load() == 1300 })
+		_ = sink.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if n, _, err := sink.ReadFromUDPAddrPort(make([]byte, 2000)); err == nil {
+			t.Errorf("%v: %d bytes came all the same", a, n)
+		}
+		sink.Close()
+	}
+}
