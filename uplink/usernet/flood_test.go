@@ -1,12 +1,15 @@
 package usernet
 
 import (
+	"context"
 	"encoding/binary"
 	"net"
 	"net/netip"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"vhostnet/nbl"
 )
@@ -188,4 +191,72 @@ func TestAddresses(t *testing.T) {
 		s := l.n.Snapshot()
 		return s.AddressLimit == 10-limit && s.AddressForeign == 3
 	})
+}
+
+// Packets to one guest take half of the queue at most, however many there are.
+func TestShareOfQueue(t *testing.T) {
+	noLeak(t)
+	l := newSwitch(t)
+	n, err := New(Options{Name: "user", Switch: l.s, Group: l.group, Log: hclog.NewNullLogger(), Limits: Limits{Queue: 16}})
+	l.must(err)
+	one, other := &guest{name: "one"}, &guest{name: "other"}
+	put := func(g *guest, count int) {
+		for range count {
+			p := newPacket(100)
+			p.guest = g
+			n.out.putOwn(p)
+		}
+	}
+	put(one, 50)
+	if got := one.coming.Load(); got != 8 || n.counters.outFull.Value() != 42 {
+		t.Errorf("one guest has %d places of 16, %d packets were dropped; want 8 and 42", got, n.counters.outFull.Value())
+	}
+	put(other, 50)
+	if got := other.coming.Load(); got != 8 {
+		t.Errorf("the other guest has %d places of 16, want 8", got)
+	}
+	if got := n.out.get(3); got != 3 || one.coming.Load() != 5 {
+		t.Errorf("%d packets taken, %d left to the first guest; want 3 and 5", got, one.coming.Load())
+	}
+	for _, it := range n.out.items[:3] {
+		it.free()
+	}
+	l.must(n.Close(context.Background()))
+}
+
+// A guest's many connections have small buffers, and carry all the same.
+func TestManyConnectionsHaveSmallBuffers(t *testing.T) {
+	l := newLab(t, Options{Host: true})
+	g := newTestGuest(l, 1, nbl.UplinkFeatures)
+	at := server(t, "127.0.0.1:0", func(c net.Conn) {
+		if n, err := receive(c); err == nil {
+			_ = transfer(c, 7, n)
+		}
+	})
+	for range fullBuffers + 2 {
+		c, err := g.dial(netip.AddrPortFrom(gateways[0], at.Port()))
+		l.must(err)
+		defer c.Close()
+	}
+	c, err := g.dial(netip.AddrPortFrom(gateways[0], at.Port()))
+	l.must(err)
+	defer c.Close()
+	l.wait("a connection with small buffers", func() bool {
+		l.n.conns.mu.Lock()
+		defer l.n.conns.mu.Unlock()
+		small := 0
+		for r := range l.n.conns.m {
+			if r.chunk == smallBuffer && r.ep.SocketOptions().GetSendBufferSize() <= 2*smallBuffer {
+				small++
+			}
+		}
+		return small > 0 && len(l.n.conns.m)-small <= fullBuffers
+	})
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	done := make(chan error, 1)
+	go func() { done <- transfer(c, 8, 2<<20) }()
+	l.must(<-done)
+	if n, err := receive(c); err != nil || n != 2<<20 {
+		t.Errorf("%d bytes came back: %v", n, err)
+	}
 }

@@ -232,5 +232,5 @@ func (n *Network) forward(f Forward, host streamConn) {
 		return
 	}
 	n.counters.forwarded.Add(1)
-	n.relay(ep, wq, host)
+	n.relay(ep, wq, host, n.conns.count())
 }

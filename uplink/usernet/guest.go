@@ -18,6 +18,7 @@ type guest struct {
 	connecting atomic.Int32
 	flows      atomic.Int32
 	addresses  atomic.Int32
+	coming     atomic.Int32 // packets to it that wait for the worker
 
 	seen    atomic.Int64 // ns, when it last sent
 	waiting []*packet    // for the goroutine that looks at them; guarded by inbox

@@ -109,10 +109,11 @@ func (n *Network) handleICMPv6(p *packet, h ip) {
 func (n *Network) echo(p *packet, h ip, reply uint8) {
 	n.counters.pings.Add(1)
 	out, b := n.newIP(p.mac(), h.dst, h.src, h.proto, len(h.payload))
+	out.guest = p.guest
 	copy(b, h.payload)
 	b[0] = reply
 	putICMPSum(b, h.dst, h.src)
-	n.sendWhole(out)
+	n.out.putOwn(out)
 }
 
 // putICMPSum completes an ICMP message from src to dst.

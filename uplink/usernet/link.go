@@ -98,7 +98,7 @@ func (l *link) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 			l.n.ask(dst)
 			continue
 		}
-		items = append(items, outItem{stack: pkt.IncRef(), to: st.mac})
+		items = append(items, outItem{stack: pkt.IncRef(), to: st.mac, guest: st.guest})
 	}
 	l.n.out.put(items)
 	return list.Len(), nil

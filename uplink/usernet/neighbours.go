@@ -22,6 +22,7 @@ func sum(b []byte) uint16 { return ^checksum.Checksum(b, 0) }
 // address. It reports whether that is what the packet is.
 func (n *Network) handleNeighbour(p *packet) bool {
 	out := newPacket(packetSize)
+	out.guest = p.guest
 	reply, mine := n.services.ndp.Answer(p.guest.name, p.frame, out.frame[:0])
 	if mine {
 		if a := speaker(p.frame); a.IsValid() && !a.IsUnspecified() {

@@ -61,7 +61,7 @@ type Limits struct {
 	GuestAddresses int // of them, one guest (64)
 
 	Connections      int // open TCP connections (16384)
-	GuestConnections int // of them, of one guest (4096)
+	GuestConnections int // of them, of one guest (2048)
 	GuestConnecting  int // of one guest that are not answered yet (1024)
 
 	Flows      int           // open flows of UDP and ping, each with a socket of the host (8192)
@@ -69,7 +69,7 @@ type Limits struct {
 	FlowIdle   time.Duration // how long a flow stays without a packet (60 s)
 
 	GuestQueue int // frames of one guest that wait to be looked at, but for TCP (256)
-	Queue      int // packets to guests that wait for the worker (1024)
+	Queue      int // packets to guests that wait for the worker, to one guest half of them (2048)
 }
 
 // fill replaces zeros by defaults and refuses what is less than nothing.
@@ -82,12 +82,12 @@ func (l *Limits) fill() error {
 		{"Addresses", &l.Addresses, 4096},
 		{"GuestAddresses", &l.GuestAddresses, 64},
 		{"Connections", &l.Connections, 16384},
-		{"GuestConnections", &l.GuestConnections, 4096},
+		{"GuestConnections", &l.GuestConnections, 2048},
 		{"GuestConnecting", &l.GuestConnecting, 1024},
 		{"Flows", &l.Flows, 8192},
 		{"GuestFlows", &l.GuestFlows, 1024},
 		{"GuestQueue", &l.GuestQueue, 256},
-		{"Queue", &l.Queue, 1024},
+		{"Queue", &l.Queue, 2048},
 	} {
 		if *f.value < 0 {
 			return fmt.Errorf("a limit %s of %d; 1 or more, or 0 for %d, is possible", f.name, *f.value, f.usual)

@@ -30,6 +30,7 @@ type outItem struct {
 	stack *stack.PacketBuffer
 	own   *packet
 	to    uint64 // MAC address, for the stack's
+	guest *guest // whose share of the queue it takes; nil: nobody's
 }
 
 // outbound is what the Network has to say to guests: a bounded queue that any
@@ -81,22 +82,31 @@ func newOutbound(n *Network, memory *sharedmem.Allocator) (*outbound, error) {
 	return q, nil
 }
 
-// put adds packets and wakes the worker. What does not fit is freed and counted.
+// put adds packets and wakes the worker. What does not fit is freed and counted;
+// so is what would make one guest's more than half of all. items are empty then.
 func (q *outbound) put(items []outItem) {
 	q.mu.Lock()
 	room := len(q.ring) - int(q.last-q.first)
 	if q.ended {
 		room = 0
 	}
-	accepted := min(room, len(items))
-	for _, it := range items[:accepted] {
-		q.ring[q.last&uint64(len(q.ring)-1)] = it
+	accepted := 0
+	for i := range items {
+		it := &items[i]
+		if accepted == room || it.guest != nil && !take(&it.guest.coming, len(q.ring)/2) {
+			continue
+		}
+		q.ring[q.last&uint64(len(q.ring)-1)] = *it
 		q.last++
+		accepted++
+		*it = outItem{}
 	}
 	q.mu.Unlock()
-	for _, it := range items[accepted:] {
-		it.free()
-		q.n.counters.outFull.Add(1)
+	if accepted < len(items) {
+		q.n.counters.outFull.Add(uint64(len(items) - accepted))
+	}
+	for i := range items {
+		items[i].free()
 	}
 	if accepted > 0 && q.asleep.Load() && q.asleep.Swap(false) {
 		q.wake.Signal()
@@ -105,7 +115,7 @@ func (q *outbound) put(items []outItem) {
 
 // putOwn is put for one packet of ours.
 func (q *outbound) putOwn(p *packet) {
-	item := [1]outItem{{own: p}}
+	item := [1]outItem{{own: p, guest: p.guest}}
 	q.put(item[:])
 }
 
@@ -134,6 +144,9 @@ func (q *outbound) get(budget int) int {
 		it := &q.ring[q.first&uint64(len(q.ring)-1)]
 		bytes += it.size()
 		q.items[n] = *it
+		if it.guest != nil {
+			it.guest.coming.Add(-1)
+		}
 		*it = outItem{}
 		q.first++
 		n++

@@ -36,7 +36,7 @@ const (
 // from the Ethernet header on.
 type packet struct {
 	frame []byte
-	guest *guest // that it came from
+	guest *guest // that it came from, or goes to
 	whole []byte // what frame is a part of
 }
 

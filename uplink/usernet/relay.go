@@ -17,12 +17,34 @@ import (
 // buffer would cut what the stack could send in one packet of 64 KiB.
 const relayBytes = 256 << 10
 
-var relayBuffers = sync.Pool{New: func() any { return new([relayBytes]byte) }}
+// A guest's first connections have buffers of full size. What it opens beyond has
+// small ones: bytes that nobody reads stay in them, and a guest decides how many
+// connections it has, and whether it reads.
+const (
+	fullBuffers = 128
+	smallBuffer = 64 << 10
+)
 
-func takeBuffer() *[relayBytes]byte {
-	b, ok := relayBuffers.Get().(*[relayBytes]byte)
+// carrier is what bytes are carried in.
+type carrier struct{ b []byte }
+
+var fullPool, smallPool = newBuffers(relayBytes), newBuffers(smallBuffer)
+
+func newBuffers(size int) *sync.Pool {
+	return &sync.Pool{New: func() any { return &carrier{make([]byte, size)} }}
+}
+
+func (r *relay) pool() *sync.Pool {
+	if r.chunk == smallBuffer {
+		return smallPool
+	}
+	return fullPool
+}
+
+func (r *relay) takeBuffer() *carrier {
+	b, ok := r.pool().Get().(*carrier)
 	if !ok {
-		b = new([relayBytes]byte)
+		b = &carrier{make([]byte, r.chunk)}
 	}
 	return b
 }
@@ -42,6 +64,7 @@ type relay struct {
 	ep    tcpip.Endpoint
 	wq    *waiter.Queue
 	host  streamConn
+	chunk int // bytes of a buffer
 	ended atomic.Bool
 }
 
@@ -82,10 +105,15 @@ func (c *connections) abort() {
 	}
 }
 
-// relay carries a connection until it is over.
-func (n *Network) relay(ep tcpip.Endpoint, wq *waiter.Queue, host streamConn) {
-	r := &relay{ep: ep, wq: wq, host: host}
+// relay carries a connection until it is over, as the others-th of a guest.
+func (n *Network) relay(ep tcpip.Endpoint, wq *waiter.Queue, host streamConn, others int) {
+	r := &relay{ep: ep, wq: wq, host: host, chunk: relayBytes}
 	keepAlive(ep)
+	if others > fullBuffers {
+		ep.SocketOptions().SetSendBufferSize(smallBuffer, true)
+		ep.SocketOptions().SetReceiveBufferSize(smallBuffer, true)
+		r.chunk = smallBuffer
+	}
 	ep.SocketOptions().SetDelayOption(false)
 	if !n.conns.add(r) {
 		r.abort()
@@ -142,13 +170,13 @@ func (r *relay) toHost() error {
 
 // carryToHost carries what there is now and reports whether there was any.
 func (r *relay) carryToHost() (bool, error) {
-	b := takeBuffer()
-	defer relayBuffers.Put(b)
-	w := tcpip.SliceWriter(b[:])
+	b := r.takeBuffer()
+	defer r.pool().Put(b)
+	w := tcpip.SliceWriter(b.b)
 	res, terr := r.ep.Read(&w, tcpip.ReadOptions{})
 	switch terr.(type) {
 	case nil:
-		_, err := r.host.Write(b[:res.Count])
+		_, err := r.host.Write(b.b[:res.Count])
 		return true, err
 	case *tcpip.ErrWouldBlock:
 		return false, nil
@@ -168,14 +196,14 @@ func (r *relay) toGuest() error {
 		return err
 	}
 	for {
-		b, n, err := readWhenReady(raw)
+		b, n, err := r.readWhenReady(raw)
 		if err != nil {
 			return err
 		}
 		if n > 0 {
-			err = r.writeToGuest(b[:n], writable)
+			err = r.writeToGuest(b.b[:n], writable)
 		}
-		relayBuffers.Put(b)
+		r.pool().Put(b)
 		if n == 0 {
 			_ = r.ep.Shutdown(tcpip.ShutdownWrite) // a connection that is over says the same
 			return nil
@@ -188,15 +216,15 @@ func (r *relay) toGuest() error {
 
 // readWhenReady waits for bytes and reads them into a buffer that it takes only
 // then. n is 0 at the end of the stream.
-func readWhenReady(raw sys.RawConn) (b *[relayBytes]byte, n int, err error) {
+func (r *relay) readWhenReady(raw sys.RawConn) (b *carrier, n int, err error) {
 	var failed error
 	err = raw.Read(func(fd uintptr) bool {
 		if b == nil {
-			b = takeBuffer()
+			b = r.takeBuffer()
 		}
 		var again bool
-		if n, again, failed = sys.ReadNow(int(fd), b[:]); again {
-			relayBuffers.Put(b)
+		if n, again, failed = sys.ReadNow(int(fd), b.b); again {
+			r.pool().Put(b)
 			b = nil
 		}
 		return !again
@@ -205,7 +233,7 @@ func readWhenReady(raw sys.RawConn) (b *[relayBytes]byte, n int, err error) {
 		err = failed
 	}
 	if err != nil && b != nil {
-		relayBuffers.Put(b)
+		r.pool().Put(b)
 	}
 	return b, n, err
 }

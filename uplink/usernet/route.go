@@ -25,6 +25,8 @@ func (n *Network) target(dst netip.Addr) (netip.Addr, bool) {
 		return loopback4, n.o.Host
 	case dst == n.o.IPv6.Addr(), dst == n.linkLocal:
 		return loopback6, n.o.Host
+	case dst.Is4In6():
+		return dst, false // the host would take it for IPv4, and what is said below of IPv4 would be passed by
 	case n.o.IPv4.Contains(dst), n.o.IPv6.Contains(dst):
 		return dst, false // a station of the guests' network that is not there
 	case !usable(dst), dst.Is4() && dst.As4()[0] == 0, dst.Is4() && dst.As4()[0] >= 240:

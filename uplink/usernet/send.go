@@ -7,9 +7,6 @@ import (
 	"vhostnet/internal/sys"
 )
 
-// sendWhole sends a packet of ours that fits into the MTU.
-func (n *Network) sendWhole(p *packet) { n.out.putOwn(p) }
-
 // sendUDP sends a datagram to a guest, in fragments when it is longer than the
 // MTU.
 func (n *Network) sendUDP(from, to netip.AddrPort, data []byte) {
@@ -17,8 +14,8 @@ func (n *Network) sendUDP(from, to netip.AddrPort, data []byte) {
 }
 
 // sendUDPTo is sendUDP to a station that may have no address yet.
-func (n *Network) sendUDPTo(mac uint64, from, to netip.AddrPort, data []byte) {
-	n.sendIP(mac, from.Addr(), to.Addr(), protoUDP, udpLen+len(data), func(b []byte) { putUDP(b, from, to, data) })
+func (n *Network) sendUDPTo(mac uint64, g *guest, from, to netip.AddrPort, data []byte) {
+	n.sendIP(mac, g, from.Addr(), to.Addr(), protoUDP, udpLen+len(data), func(b []byte) { putUDP(b, from, to, data) })
 }
 
 // putUDP writes a datagram into b, which has its length.
@@ -43,11 +40,11 @@ func (n *Network) sendTransport(src, dst netip.Addr, proto uint8, length int, wr
 		n.ask(dst)
 		return
 	}
-	n.sendIP(st.mac, src, dst, proto, length, write)
+	n.sendIP(st.mac, st.guest, src, dst, proto, length, write)
 }
 
 // sendIP sends length bytes that write writes.
-func (n *Network) sendIP(mac uint64, src, dst netip.Addr, proto uint8, length int, write func([]byte)) {
+func (n *Network) sendIP(mac uint64, g *guest, src, dst netip.Addr, proto uint8, length int, write func([]byte)) {
 	header := ipv6Len
 	if dst.Is4() {
 		header = ipv4Len
@@ -55,18 +52,19 @@ func (n *Network) sendIP(mac uint64, src, dst netip.Addr, proto uint8, length in
 	if header+length <= n.o.MTU {
 		p, b := n.newIP(mac, src, dst, proto, length)
 		write(b)
-		n.sendWhole(p)
+		p.guest = g
+		n.out.putOwn(p)
 		return
 	}
 	b := make([]byte, length)
 	write(b)
-	n.sendFragments(mac, src, dst, proto, b)
+	n.sendFragments(mac, g, src, dst, proto, b)
 }
 
 const fragmentLen = 8 // of IPv6's fragment header
 
 // sendFragments sends what does not fit (RFC 791; RFC 8200, section 4.5).
-func (n *Network) sendFragments(to uint64, src, dst netip.Addr, proto uint8, b []byte) {
+func (n *Network) sendFragments(to uint64, g *guest, src, dst netip.Addr, proto uint8, b []byte) {
 	id := n.ipID.Add(1)
 	room := (n.o.MTU - ipv4Len) &^ 7
 	if dst.Is6() {
@@ -75,11 +73,14 @@ func (n *Network) sendFragments(to uint64, src, dst netip.Addr, proto uint8, b [
 	for off := 0; off < len(b); off += room {
 		piece := b[off:min(off+room, len(b))]
 		more := off+room < len(b)
+		var p *packet
 		if dst.Is6() {
-			n.sendWhole(n.fragment6(to, src, dst, proto, id, off, more, piece))
+			p = n.fragment6(to, src, dst, proto, id, off, more, piece)
 		} else {
-			n.sendWhole(n.fragment4(to, src, dst, proto, id, off, more, piece))
+			p = n.fragment4(to, src, dst, proto, id, off, more, piece)
 		}
+		p.guest = g
+		n.out.putOwn(p)
 	}
 }
 

@@ -266,7 +266,7 @@ func (n *Network) serveUDP(p *packet, h ip, from, to netip.AddrPort, data []byte
 	case to.Port() == portDHCP && h.src.Is4() && (ours || n.isBroadcast(to.Addr())):
 		c := dhcp.Client{Port: p.guest.name, MAC: [6]byte(p.frame[6:12])}
 		if r, ok := n.services.dhcp.Answer4(time.Now(), c, data); ok {
-			n.sendUDPTo(p.mac(), netip.AddrPortFrom(n.o.IPv4.Addr(), portDHCP), r.To, r.Payload)
+			n.sendUDPTo(p.mac(), p.guest, netip.AddrPortFrom(n.o.IPv4.Addr(), portDHCP), r.To, r.Payload)
 		}
 	case to.Port() == portDHCPv6 && h.src.Is6() && (ours || to.Addr().IsMulticast()):
 		c := dhcp.Client{Port: p.guest.name, MAC: [6]byte(p.frame[6:12])}
@@ -275,7 +275,7 @@ func (n *Network) serveUDP(p *packet, h ip, from, to netip.AddrPort, data []byte
 			if !r.To.Addr().IsLinkLocalUnicast() {
 				src = n.o.IPv6.Addr()
 			}
-			n.sendUDPTo(p.mac(), netip.AddrPortFrom(src, portDHCPv6), r.To, r.Payload)
+			n.sendUDPTo(p.mac(), p.guest, netip.AddrPortFrom(src, portDHCPv6), r.To, r.Payload)
 		}
 	case to.Port() == portDNS && ours:
 		n.services.dns.Ask(p.guest.name, data, func(answer []byte) { n.sendUDP(to, from, answer) })

@@ -136,7 +136,7 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 	n.dials.answered(key)
 	n.counters.connected.Add(1)
 	if host != nil {
-		n.relay(ep, &wq, host)
+		n.relay(ep, &wq, host, int(g.conns.Load()))
 		return
 	}
 	c := newGuestConn(gonet.NewTCPConn(&wq, ep))

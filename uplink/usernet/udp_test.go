@@ -303,7 +303,7 @@ func TestHostIsClosed(t *testing.T) {
 	if _, ok := l.n.target(netip.MustParseAddr("192.0.2.1")); !ok {
 		t.Error("an address outside is not reached")
 	}
-	for _, a := range []string{"10.0.2.2", "127.0.0.1", "127.1.2.3", "0.0.0.0", "0.1.2.3", "169.254.169.254", "224.0.0.1", "255.255.255.255", "10.0.2.77", "::1", "fe80::1", "ff02::1", "::", "fd76:686f:7374::2"} {
+	for _, a := range []string{"10.0.2.2", "127.0.0.1", "127.1.2.3", "0.0.0.0", "0.1.2.3", "169.254.169.254", "224.0.0.1", "255.255.255.255", "10.0.2.77", "::1", "fe80::1", "ff02::1", "::", "::ffff:127.0.0.1", "::ffff:192.0.2.1", "fd76:686f:7374::2"} {
 		if to, ok := l.n.target(netip.MustParseAddr(a)); ok {
 			t.Errorf("%s reaches %v", a, to)
 		}
