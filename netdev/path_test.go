@@ -31,6 +31,9 @@ func newPath(tb testing.TB, f virtio.Features, size, buffer int) *path {
 	tb.Helper()
 	p := emptyPath(tb, f)
 	p.post(tb, size, buffer)
+	if !p.receiver.o.Switch.Teach(p.c, p.receiver.Port(), vswitch.Address{MAC: [6]byte{2, 0, 0, 0, 0, 2}}) {
+		tb.Fatal("the switch did not learn where the frames go")
+	}
 	return p
 }
 
