@@ -24,9 +24,6 @@ func (b Block) Pairs() Pairs {
 	return Pairs{b.p, b.n / pairSize}
 }
 
-// Len is the number of pairs.
-func (a Pairs) Len() uint64 { return a.n }
-
 // LoadFirst reads the first word of pair i in one access.
 func (a Pairs) LoadFirst(i uint32) uint64 {
 	if uint64(i) >= a.n {
@@ -36,6 +33,17 @@ func (a Pairs) LoadFirst(i uint32) uint64 {
 		Block{a.p, pairSize * a.n}.note(pairSize*uint64(i), 8)
 	}
 	return *(*uint64)(unsafe.Add(a.p, pairSize*uintptr(i)))
+}
+
+// LoadSecond reads the second word of pair i in one access.
+func (a Pairs) LoadSecond(i uint32) uint64 {
+	if uint64(i) >= a.n {
+		panic(errBounds)
+	}
+	if watching {
+		Block{a.p, pairSize * a.n}.note(pairSize*uint64(i)+8, 8)
+	}
+	return *(*uint64)(unsafe.Add(a.p, pairSize*uintptr(i)+8))
 }
 
 // AcquireSecond reads the second word of pair i in one access; reads that

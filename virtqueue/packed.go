@@ -165,23 +165,16 @@ func (p *packed) gather(t *taker, dst []Chain) (n, arena int, err error) {
 				return n, arena, err
 			}
 			n++
-		case runFull: // the next run is elsewhere in memory
+		case runFull, runHead: // the next run is elsewhere in memory
 		}
 	}
 	return n, arena, nil
 }
 
-// Why a run ended.
-const (
-	runFull  = iota // with dst, with the lap or with the fifo's array
-	runEmpty        // the driver has made no more available
-	runWalk         // at a chain that is more than one buffer in the cached region
-)
-
 // run takes chains of one buffer from slots that lie one behind the other, as
 // the chains behind the taken ones by behind. d is the slot that is to be
 // walked, read already.
-func (p *packed) run(t *taker, dst []Chain, behind uint32) (n uint32, why int, d descriptor) {
+func (p *packed) run(t *taker, dst []Chain, behind uint32) (n uint32, why runEnd, d descriptor) {
 	pos, note := p.add(p.nextAvail, p.gathered), (t.last+behind)&t.mask
 	slot, want := p.slot(pos), uint64(p.availableAs(pos))<<32
 	most := min(uint32(len(dst)), uint32(len(t.fifo))-note, p.size-slot, p.size-p.slots-p.gathered)
@@ -219,7 +212,7 @@ func (p *packed) walk(t *taker, c *Chain, behind uint32, d descriptor, arena int
 		return arena, err
 	}
 	c.Head = p.table.id
-	t.fifo[(t.last+behind)&t.mask] = takenChain(c.Head, p.table.slots)
+	t.note(behind, takenChain(c.Head, p.table.slots))
 	p.gathered += p.table.slots
 	return arena, nil
 }
@@ -276,9 +269,8 @@ func (p *packed) writeRun(used []Used, at, wrap uint32) {
 // writeChains writes used descriptors of chains behind the oldest, which
 // begins at slot at.
 func (p *packed) writeChains(t *taker, used []Used, at, wrap uint32) {
-	fifo := t.oldest()
 	for i, u := range used {
-		if at += fifo.at(i).slots(); at >= p.size {
+		if at += t.oldest(i).slots(); at >= p.size {
 			at, wrap = at-p.size, wrap^wordAvailUsed // the next lap
 		}
 		p.pairs.StoreSecond(at, uint64(usedWord(u, wrap))<<32|uint64(u.Len))

@@ -25,7 +25,8 @@ const (
 // device stands in it. Go has no 16-bit atomics, so both indices are accessed
 // as part of an aligned 32-bit word, see [sharedmem.Block].
 type split struct {
-	table       table // the descriptors, for a walk
+	table       table           // the descriptors, for a walk
+	pairs       sharedmem.Pairs // the same as words
 	avail, used sharedmem.Block
 
 	size          uint32 // entries, a power of two
@@ -54,7 +55,7 @@ type split struct {
 func newSplit(c *Config) split {
 	s := split{
 		table: table{block: c.Desc, size: uint32(c.Size), limit: uint32(c.Size), order: chained},
-		avail: c.Avail, used: c.Used,
+		pairs: c.Desc.Pairs(), avail: c.Avail, used: c.Used,
 		size: uint32(c.Size), mask: uint32(c.Size) - 1,
 		eventIdx:      c.Features.Has(virtio.EventIdx),
 		notifyOnEmpty: c.Features&(virtio.NotifyOnEmpty|virtio.Version1) == virtio.NotifyOnEmpty, // a legacy driver's
@@ -104,6 +105,7 @@ func (s *split) ready(t *taker) (int, error) {
 	return int(ahead), nil
 }
 
+// gather takes plain chains run by run, and each other chain by a walk.
 func (s *split) gather(t *taker, dst []Chain) (n, arena int, err error) {
 	arena = t.used()
 	ready, err := s.ready(t)
@@ -111,29 +113,48 @@ func (s *split) gather(t *taker, dst []Chain) (n, arena int, err error) {
 		return 0, arena, err
 	}
 	dst = dst[:min(ready, len(dst))]
-	desc, avail, fifo := s.table.block, s.avail, t.behind()
-	size, mask, pos, slow := s.size, s.mask, uint32(s.nextAvail), t.slow
 	for n < len(dst) {
-		c := &dst[n]
-		head := avail.Load16(availRing + availSize*(pos&mask))
-		if uint32(head) >= size {
-			return n, arena, broken(ReasonHead, uint64(head), uint64(size))
-		}
-		d := loadSplit(desc, uint32(head))
-		if b := t.window.Find(d.addr, d.meta&metaLen); b.Len() != 0 && d.meta&slow == 0 {
-			c.setOne(head, b, d.meta&metaWrite != 0)
-		} else {
+		plain, why, head, d := s.run(t, dst[n:], uint32(n))
+		n += plain
+		switch why {
+		case runHead:
+			return n, arena, broken(ReasonHead, uint64(head), uint64(s.size))
+		case runWalk:
 			s.table.at = uint32(head)
-			if arena, err = t.walk(c, d, &s.table, arena); err != nil {
+			if arena, err = t.walk(&dst[n], d, &s.table, arena); err != nil {
 				return n, arena, err
 			}
+			dst[n].Head = head
+			t.note(uint32(n), takenChain(head, 1))
+			n++
+		case runFull, runEmpty: // the next run is elsewhere in memory
 		}
-		c.Head = head
-		fifo.set(n, takenChain(head, 1))
-		n++
-		pos++
 	}
 	return n, arena, nil
+}
+
+// run takes chains of one buffer whose entries in the avail ring lie one behind
+// the other, as the chains behind the taken ones by behind. head and d are the
+// chain that is to be walked, read already.
+func (s *split) run(t *taker, dst []Chain, behind uint32) (n int, why runEnd, head uint16, d descriptor) {
+	at, note := (uint32(s.nextAvail)+behind)&s.mask, (t.last+behind)&t.mask
+	dst = dst[:min(uint32(len(dst)), uint32(len(t.fifo))-note, s.size-at)]
+	fifo, avail, desc, window, slow := t.fifo[note:][:len(dst)], s.avail, s.pairs, &t.window, t.slow
+	for i := range dst {
+		head = avail.Load16(availRing + availSize*(at+uint32(i)))
+		if uint32(head) >= s.size {
+			return n, runHead, head, d
+		}
+		addr, meta := desc.LoadFirst(uint32(head)), desc.LoadSecond(uint32(head))
+		b := window.Find(addr, meta&metaLen)
+		if meta&slow != 0 || b.Len() == 0 {
+			return n, runWalk, head, descriptor{addr, meta}
+		}
+		dst[i].setOne(head, b, meta&metaWrite != 0)
+		fifo[i] = takenChain(head, 1)
+		n++
+	}
+	return n, runFull, head, d
 }
 
 // push writes one used entry per chain, each with one 64-bit store; the driver

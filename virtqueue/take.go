@@ -80,21 +80,21 @@ func (t *taker) used() int {
 	return t.arenaUsed
 }
 
-// fifo is a view of a taker's chains from one number on.
-type fifo struct {
-	chains []taken
-	mask   uint32
-	from   uint32
-}
+// oldest is the chain behind the one that is to go back next by i.
+func (t *taker) oldest(i int) taken { return t.fifo[(t.first+uint32(i))&t.mask] }
 
-func (f *fifo) at(i int) taken     { return f.chains[(f.from+uint32(i))&f.mask] }
-func (f *fifo) set(i int, c taken) { f.chains[(f.from+uint32(i))&f.mask] = c }
+// note remembers the chain behind the last one by behind.
+func (t *taker) note(behind uint32, c taken) { t.fifo[(t.last+behind)&t.mask] = c }
 
-// oldest is the view from the chain on that is to go back next.
-func (t *taker) oldest() fifo { return fifo{t.fifo, t.mask, t.first} }
+// runEnd says why a run of plain chains ended.
+type runEnd int
 
-// behind is the view from where the next chain is noted.
-func (t *taker) behind() fifo { return fifo{t.fifo, t.mask, t.last} }
+const (
+	runFull  runEnd = iota // with what there was room for, or with the ring's memory
+	runEmpty               // the driver has made no more available
+	runWalk                // at a chain that is more than one buffer in the cached region
+	runHead                // at a head that is none
+)
 
 // slots is how many entries of the ring the chains numbered from a to b occupy.
 func (t *taker) slots(a, b uint32) (n uint32) {
@@ -115,7 +115,7 @@ func (t *taker) expects(used []Used) (slots uint32, err error) {
 		if uint32(i) == taken {
 			return 0, broken(ReasonPush, uint64(used[i].Head), noChain)
 		}
-		c := t.fifo[(t.first+uint32(i))&t.mask]
+		c := t.oldest(i)
 		if c.head() != used[i].Head {
 			return 0, broken(ReasonPush, uint64(used[i].Head), uint64(c.head()))
 		}

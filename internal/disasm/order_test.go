@@ -8,14 +8,14 @@ import (
 )
 
 // guarded are the accessors of which one instruction is promised.
-var guarded = []string{"Load16", "Load32", "Load64", "Store16", "Store32", "Store64", "LoadAcquire32", "StoreRelease32", "Fence", "LoadFirst", "AcquireSecond", "StoreSecond"}
+var guarded = []string{"Load16", "Load32", "Load64", "Store16", "Store32", "Store64", "LoadAcquire32", "StoreRelease32", "Fence", "LoadFirst", "LoadSecond", "AcquireSecond", "StoreSecond"}
 
 // owners are what stands before their names in a program.
 var owners = map[string]string{
 	"Load16": "sharedmem.Block.", "Load32": "sharedmem.Block.", "Load64": "sharedmem.Block.",
 	"Store16": "sharedmem.Block.", "Store32": "sharedmem.Block.", "Store64": "sharedmem.Block.",
 	"LoadAcquire32": "sharedmem.Block.", "StoreRelease32": "sharedmem.Block.", "Fence": "sharedmem.",
-	"LoadFirst": "sharedmem.Pairs.", "AcquireSecond": "sharedmem.Pairs.", "StoreSecond": "sharedmem.Pairs.",
+	"LoadFirst": "sharedmem.Pairs.", "LoadSecond": "sharedmem.Pairs.", "AcquireSecond": "sharedmem.Pairs.", "StoreSecond": "sharedmem.Pairs.",
 }
 
 // promised are their instructions (docs/memory-model.md): one access of the
@@ -32,6 +32,7 @@ var promised = map[string]map[string]string{
 		"StoreRelease32": `^xchg %e?\w+,.*\(`,
 		"Fence":          `^xchg %e?\w+,.*\(`,
 		"LoadFirst":      `^mov [^%]*\(.*\),%r`,
+		"LoadSecond":     `^mov [^%]*\(.*\),%r`,
 		"AcquireSecond":  `^mov [^%]*\(.*\),%r`,
 		"StoreSecond":    `^movq? %\w+,.*\(`,
 	},
@@ -46,6 +47,7 @@ var promised = map[string]map[string]string{
 		"StoreRelease32": `^stlr w(\d+|zr), \[`,
 		"Fence":          `^stlr w(\d+|zr), \[`,
 		"LoadFirst":      `^ldr x\d+, \[`,
+		"LoadSecond":     `^ldr x\d+, \[`,
 		"AcquireSecond":  `^ldar x\d+, \[`,
 		"StoreSecond":    `^str x(\d+|zr), \[`,
 	},
@@ -121,7 +123,7 @@ var orders = []struct {
 		"avail.idx is read once, before all that it announces",
 	},
 	{
-		"virtqueue.(*split).gather", `^Load16 Load64 Load64 $`,
+		"virtqueue.(*split).run", `^Load16 LoadFirst LoadSecond $`,
 		"an avail entry and the two words of its descriptor, each once",
 	},
 	{
