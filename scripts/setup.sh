@@ -4,7 +4,7 @@
 #   scripts/setup.sh demo     to boot guests: QEMU 7.2 or later, a guest kernel, small tools
 #   scripts/setup.sh test     the above, QEMU 10 and QEMU 7.2, three firmwares, libvirt, DPDK, huge pages, TUN,
 #                             network namespaces, clients of DHCP, DNS and TFTP, a C compiler for the race detector and an emulator for arm64 programs
-#   scripts/setup.sh bench    DPDK and huge pages
+#   scripts/setup.sh bench    DPDK, huge pages, Valgrind
 #
 # NO_INSTALL=1 changes nothing: it names what is missing and ends with code 1 if anything is.
 # VHOSTNET_HUGEPAGES is how many pages of 2 MiB are wanted, 1024 by default.
@@ -212,6 +212,9 @@ get_hugepages() {
 	grep -q ' /dev/hugepages hugetlbfs ' /proc/mounts || run mount -t hugetlbfs hugetlbfs /dev/hugepages
 }
 
+has_valgrind() { installed valgrind; }
+get_valgrind() { install_packages valgrind; }
+
 has_tun() { [ -c /dev/net/tun ] && (exec 3<>/dev/net/tun) 2>/dev/null; }
 get_tun() {
 	[ "$(id -u)" = 0 ] || die "/dev/net/tun takes root"
@@ -237,6 +240,7 @@ describe() {
 		arm64) echo "an emulator for arm64 programs (package qemu-user-static)" ;;
 		dpdk) echo "packages ${dpdk_packages[*]}" ;;
 		hugepages) echo "$hugepages huge pages of 2 MiB, hugetlbfs on /dev/hugepages" ;;
+		valgrind) echo "package valgrind" ;;
 		tun) echo "/dev/net/tun" ;;
 		netns) echo "network namespaces" ;;
 	esac
@@ -245,7 +249,7 @@ describe() {
 case ${1:-} in
 	demo) needs=(guest_packages qemu kernel) ;;
 	test) needs=(compiler arm64 guest_packages qemu10 qemu7 kernel firmware clients libvirt dpdk hugepages tun netns) ;;
-	bench) needs=(dpdk hugepages) ;;
+	bench) needs=(dpdk hugepages valgrind) ;;
 	*) die "want demo, test or bench" ;;
 esac
 
