@@ -18,16 +18,18 @@ func RxHeader(l *List, n uint16) virtio.NetHeader {
 // n receive buffers into dst, which holds them. Written ahead of the payload it
 // takes the line's ownership before the payload needs it.
 func PutRxHeader(dst MDL, l *List, n uint16, headerLen uint32) {
-	h, first := &l.Offload, uint64(0)
-	if h.Flags != 0 { // what is complete has zeros
+	var first uint64 // what is complete has zeros
+	var offset uint16
+	if h := &l.Offload; h.Flags != 0 {
 		first = uint64(h.Flags) | uint64(h.GSOType)<<8 | uint64(h.HdrLen)<<16 |
 			uint64(h.GSOSize)<<32 | uint64(h.CsumStart)<<48
+		offset = h.CsumOffset
 	}
 	dst.Store64(0, first)
 	if headerLen == virtio.MaxNetHeaderLen {
-		dst.Store32(8, uint32(h.CsumOffset)|uint32(n)<<16)
+		dst.Store32(8, uint32(offset)|uint32(n)<<16)
 	} else {
-		dst.Store16(8, h.CsumOffset)
+		dst.Store16(8, offset)
 	}
 }
 

@@ -19,6 +19,7 @@ type Sender struct {
 	headerLen  uint32          // of virtio_net_hdr
 	offloads   bool            // the driver may leave work to us, so the header has to be read
 	accepted   virtio.Features // what it may leave
+	from, to   uint64          // the first and the last byte of a chain that Wrap looks at
 	nextSerial *uint64
 }
 
@@ -33,25 +34,22 @@ const offloadBits = virtio.NetCsum | virtio.NetHostTSO4 | virtio.NetHostTSO6 |
 // A driver that accepted none of the offloads can leave no work, so its
 // virtio_net_hdr is taken as zero and its cache line is left alone.
 func NewSender(f virtio.Features, serial *uint64) Sender {
-	return Sender{
+	s := Sender{
 		headerLen:  uint32(virtio.NetHeaderLen(f)),
 		offloads:   f&offloadBits != 0,
 		accepted:   f,
 		nextSerial: serial,
 	}
+	s.to = uint64(s.headerLen) + plainHeader - 1
+	if !s.offloads {
+		s.from = uint64(s.headerLen)
+	}
+	return s
 }
 
 // Ahead notes the lines that Wrap will read of chain's first buffer.
 func (s *Sender) Ahead(l *sharedmem.Lines, chain *virtqueue.Chain) {
-	blocks := chain.ReadableBlocks()
-	if len(blocks) == 0 {
-		return
-	}
-	first := uint64(s.headerLen)
-	if s.offloads {
-		first = 0
-	}
-	l.Add(blocks[0], first, uint64(s.headerLen)+plainHeader-1)
+	l.Add(chain.First(), s.from, s.to)
 }
 
 // Wrap makes l the packet that chain carries: its head is copied out of guest
@@ -77,14 +75,12 @@ func (s *Sender) wrap(l *List, mdls []MDL, readable uint32) metrics.Reason {
 		return l.malformed(metrics.ReasonTooLong)
 	}
 	if !s.offloads {
-		l.copyHeader(plainHeader)
-		l.parseEthernet()
+		l.copyPlain()
 		return metrics.ReasonNone
 	}
 	offload := s.readHeader(l.MDLs)
 	if offload.Flags&virtio.NetFlagNeedsCsum == 0 && offload.GSOType == virtio.GSONone {
-		l.copyHeader(plainHeader)
-		l.parseEthernet()
+		l.copyPlain()
 		return metrics.ReasonNone
 	}
 	l.copyHeader(MaxHeader)
@@ -113,15 +109,22 @@ func (s *Sender) readHeader(mdls []MDL) virtio.NetHeader {
 	return virtio.DecodeNetHeader(b[:])
 }
 
+// copyPlain makes l a packet of which nothing is left to do.
+func (l *List) copyPlain() {
+	if first := l.MDLs[0]; l.Length >= plainHeader && first.Len() >= uint64(l.Offset)+plainHeader { // most frames
+		l.headerLen = plainHeader
+		first.CopyTo64((*[plainHeader]byte)(l.header[:]), uint64(l.Offset))
+	} else {
+		l.copyHeader(plainHeader)
+	}
+	l.parseEthernet()
+}
+
 // copyHeader copies the first limit bytes of the frame, or all of a shorter
 // one, into the private header.
 func (l *List) copyHeader(limit uint32) {
 	n := min(l.Length, limit)
 	l.headerLen = uint16(n)
-	if first := l.MDLs[0]; n == plainHeader && first.Len() >= uint64(l.Offset)+plainHeader {
-		first.CopyTo64((*[plainHeader]byte)(l.header[:]), uint64(l.Offset)) // most frames
-		return
-	}
 	if first, ok := l.contiguous(n); ok {
 		first.CopyTo(l.header[:n], 0)
 		return

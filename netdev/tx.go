@@ -30,7 +30,6 @@ type txRing struct {
 	chains [visitChains]virtqueue.Chain
 	lists  [visitChains]*nbl.List // one per chain
 	used   [visitChains]virtqueue.Used
-	out    [visitChains]*nbl.List // those the switch is to decide on
 	lines  sharedmem.Lines        // of the batch, asked for ahead
 	n      int                    // chains that were popped and not pushed back
 	holds  int                    // of them those that a device that drains knows of
@@ -90,10 +89,7 @@ func (t *txRing) take(budget int) bool {
 	t.serial.Reserve(visitChains)
 	t.pool.Get(t.lists[:n])
 	t.n = n
-	for i := range n {
-		t.sender.Ahead(&t.lines, &t.chains[i])
-	}
-	t.lines.WillRead()
+	t.lines.WillRead() // the heads that limit has noted
 	for i := range n {
 		if reason := t.sender.Wrap(t.lists[i], &t.chains[i]); reason != metrics.ReasonNone {
 			t.dev.counters.Drops.Add(reason, 1)
@@ -114,6 +110,7 @@ func (t *txRing) limit(n int) int {
 		c := &t.chains[i]
 		bytes += int(c.Readable)
 		if c.Writable == 0 && (bytes <= visitBytes || i == 0) {
+			t.sender.Ahead(&t.lines, c)
 			continue
 		}
 		t.q.Unpop(n - i)
@@ -125,18 +122,9 @@ func (t *txRing) limit(n int) int {
 	return n
 }
 
-// forward hands the switch what it has not decided on yet.
+// forward hands the switch what is here; it leaves alone what is decided.
 func (t *txRing) forward(c *worker.Context) {
-	n := 0
-	for _, l := range t.lists[:t.n] {
-		if undecided(l) {
-			t.out[n] = l
-			n++
-		}
-	}
-	if n > 0 {
-		t.dev.o.Switch.Forward(c, t.dev.port, t.out[:n])
-	}
+	t.dev.o.Switch.Forward(c, t.dev.port, t.lists[:t.n])
 }
 
 // undecided reports whether the switch has still to say what becomes of l.

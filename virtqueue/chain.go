@@ -35,6 +35,17 @@ func (c *Chain) WritableBlocks() []sharedmem.Block {
 	return c.blocks()[c.readable:]
 }
 
+// First is the first Block of all; it is empty when the chain has no bytes.
+func (c *Chain) First() sharedmem.Block {
+	switch {
+	case c.total > inlineBlocks:
+		return c.long[0]
+	case c.total == 0:
+		return sharedmem.Block{}
+	}
+	return c.inline[0]
+}
+
 func (c *Chain) blocks() []sharedmem.Block {
 	if c.total > inlineBlocks {
 		return c.long
