@@ -130,6 +130,9 @@ func (b Block) Store8(off uint32, v uint8) {
 	if uint64(off)+1 > b.n {
 		panic(errBounds)
 	}
+	if watching {
+		b.noteStore()
+	}
 	*(*uint8)(unsafe.Add(b.p, off)) = v
 }
 
@@ -137,6 +140,9 @@ func (b Block) Store8(off uint32, v uint8) {
 func (b Block) Store16(off uint32, v uint16) {
 	if uint64(off)+2 > b.n {
 		panic(errBounds)
+	}
+	if watching {
+		b.noteStore()
 	}
 	*(*uint16)(unsafe.Add(b.p, off)) = v
 }
@@ -146,6 +152,9 @@ func (b Block) Store32(off, v uint32) {
 	if uint64(off)+4 > b.n {
 		panic(errBounds)
 	}
+	if watching {
+		b.noteStore()
+	}
 	*(*uint32)(unsafe.Add(b.p, off)) = v
 }
 
@@ -153,6 +162,9 @@ func (b Block) Store32(off, v uint32) {
 func (b Block) Store64(off uint32, v uint64) {
 	if uint64(off)+8 > b.n {
 		panic(errBounds)
+	}
+	if watching {
+		b.noteStore()
 	}
 	*(*uint64)(unsafe.Add(b.p, off)) = v
 }
@@ -182,6 +194,9 @@ func (b Block) StoreRelease32(off, v uint32) {
 	p := unsafe.Add(b.p, off)
 	if uintptr(p)&3 != 0 {
 		panic(errAlign)
+	}
+	if watching {
+		b.noteStore()
 	}
 	atomic.StoreUint32((*uint32)(p), v)
 }

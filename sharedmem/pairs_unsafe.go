@@ -63,5 +63,8 @@ func (a Pairs) StoreSecond(i uint32, v uint64) {
 	if uint64(i) >= a.n {
 		panic(errBounds)
 	}
+	if watching {
+		Block{}.noteStore()
+	}
 	*(*uint64)(unsafe.Add(a.p, pairSize*uintptr(i)+8)) = v
 }

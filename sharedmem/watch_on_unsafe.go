@@ -24,6 +24,7 @@ type Watch struct {
 	areas  []watched
 	skip   []Block
 	fields []Block
+	store  func()
 	reads  []watchedRead
 	found  []DoubleRead
 	total  int
@@ -68,6 +69,10 @@ func (w *Watch) Skip(b Block) { w.skip = append(w.skip, b) }
 // Narrow has a load that starts with b and reaches further count as one of b:
 // the rest of the word is not looked at.
 func (w *Watch) Narrow(b Block) { w.fields = append(w.fields, b) }
+
+// BeforeStore has f called before each store of a word through any Block. f may
+// panic: the memory is then what a process leaves that is killed there.
+func (w *Watch) BeforeStore(f func()) { w.store = f }
 
 // Do runs f and notes its loads. Behind it the memory is as f left it, for the
 // other side to use.
@@ -130,6 +135,13 @@ func (b Block) note(off, n uint64) {
 			w.load(a, b)
 			return
 		}
+	}
+}
+
+// noteStore is asked before a store.
+func (b Block) noteStore() {
+	if w := current; w != nil && w.store != nil {
+		w.store()
 	}
 }
 

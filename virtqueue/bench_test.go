@@ -3,6 +3,7 @@ package virtqueue_test
 import (
 	"testing"
 
+	"vhostnet/sharedmem"
 	"vhostnet/virtio"
 	"vhostnet/virtqueue"
 	"vhostnet/virtqueue/vqtest"
@@ -98,6 +99,34 @@ func roundTrip(b *testing.B, p *vqtest.Pair, chains []virtqueue.Chain, used []vi
 	}
 	for _, u := range used {
 		p.Driver.Post(u.Head)
+	}
+}
+
+// BenchmarkJournal is what a journal adds to a packed ring's round trip.
+func BenchmarkJournal(b *testing.B) {
+	for _, bc := range benchChains[:4] {
+		b.Run(bc.name, func(b *testing.B) {
+			p := newPair(b, vqtest.Options{Features: virtio.RingPacked | virtio.IndirectDesc | virtio.EventIdx, Memory: 64 << 20})
+			c, err := p.Config()
+			if err != nil {
+				b.Fatal(err)
+			}
+			c.Journal = &virtqueue.Journal{Memory: sharedmem.BytesBlock(make([]byte, virtqueue.JournalLen(c.Size)))}
+			p.Queue.Close()
+			if p.Queue, err = virtqueue.New(c, p.Mem); err != nil {
+				b.Fatal(err)
+			}
+			for range benchBatch {
+				add(b, p, bc.req)
+			}
+			p.Driver.NoCalls()
+			chains, used := make([]virtqueue.Chain, benchBatch), make([]virtqueue.Used, benchBatch)
+			b.ReportAllocs()
+			b.ResetTimer()
+			for done := 0; done < b.N; done += benchBatch {
+				roundTrip(b, p, chains, used)
+			}
+		})
 	}
 }
 

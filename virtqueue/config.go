@@ -58,6 +58,10 @@ type Config struct {
 	// took but did not publish is taken again. A packed ring, which has no
 	// such word, starts at its first slot.
 	Resume *State
+
+	// Journal, of a packed ring only, is where its position outlives the
+	// process; nil for nowhere. Who has the Queue keeps its memory mapped.
+	Journal *Journal
 }
 
 // DescLen is the length in bytes of the descriptors of a ring of size entries.
@@ -113,6 +117,9 @@ func (c *Config) check(mem *sharedmem.Map) error {
 		if err := c.Resume.check(c.Size, c.packed()); err != nil {
 			return fmt.Errorf("virtqueue: ring %d: %w", c.Index, err)
 		}
+	}
+	if err := c.checkJournal(); err != nil {
+		return err
 	}
 	return c.checkAreas()
 }
@@ -174,6 +181,7 @@ func New(cfg Config, mem *sharedmem.Map) (*Queue, error) {
 	}
 	q := &Queue{cfg: cfg, ring: newRing(&cfg), take: newTaker(&cfg, mem)}
 	q.dirty = newDirty(&cfg, &q.take)
+	q.openJournal()
 	q.ring.kicksOff()
 	if q.dirty != nil {
 		q.markWish()

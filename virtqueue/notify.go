@@ -135,14 +135,14 @@ func (p *packed) passedSlot(offWrap uint16, n uint32) bool {
 
 // kicksOff tells the driver not to kick.
 func (p *packed) kicksOff() {
-	p.device.StoreRelease32(0, eventDisable<<16)
+	p.device.StoreRelease32(0, eventDisable<<16|p.keep.mark)
 }
 
 // arm asks for a kick and reports whether a chain came before the driver could
 // know. off_wrap and flags are one word, so the driver never sees one without
 // the other.
 func (p *packed) arm() (more bool) {
-	wish := uint32(eventEnable << 16)
+	wish := eventEnable<<16 | p.keep.mark
 	if p.eventIdx {
 		wish = eventDesc<<16 | uint32(p.offWrap(p.nextAvail))
 	}

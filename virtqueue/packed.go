@@ -51,6 +51,7 @@ type packed struct {
 
 	nextAvail uint32 // position of the next slot to take
 	nextUsed  uint32 // position of the next slot to write as used
+	keep      keep   // where nextUsed outlives the process
 	slots     uint32 // occupied by the chains that are taken
 	gathered  uint32 // slots of the chains that gather found last
 }
@@ -235,6 +236,9 @@ func (p *packed) untook(t *taker, n int) {
 // slot after the other, sees none of them, so all buffers of a packet come to
 // it at once (virtio 1.3, sections 2.8.4 to 2.8.6).
 func (p *packed) push(t *taker, used []Used, slots uint32) {
+	if p.keep.mark != 0 {
+		p.keep.note(p, t.oldest(), used, slots)
+	}
 	slot, wrap := p.slot(p.nextUsed), p.usedAs(p.nextUsed)
 	first, rest := used[0], used[1:]
 	if slots == uint32(len(used)) {

@@ -21,6 +21,9 @@ type Queue struct {
 	armed   bool // the driver was asked for a kick
 	started bool // a call was made, so the driver knows this device
 
+	recovered bool  // the ring goes on from what its Journal held
+	foreign   error // why it does not, though the Journal held something
+
 	owed *Event // Config.Err, until the owner takes it to tell of the broken ring
 	dead error  // why there are no chains any more: *BrokenError or ErrSuspended
 }

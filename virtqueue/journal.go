@@ -1,0 +1,245 @@
+package virtqueue
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	"vhostnet/sharedmem"
+)
+
+// Theory of operation.
+//
+// A split ring tells its next device where the last one stood: used.idx lies in
+// guest memory. A packed ring does not: of a chain that is used only the first
+// slot is rewritten, so what is in the others looks as if it waited. Its device
+// has to remember. The journal is where it does: memory that outlives the
+// process, and that no guest can write.
+//
+// What a killed process leaves in memory is what it wrote, in the order of the
+// program, up to some store: one aligned word is written or is not, and no later
+// one is written before an earlier one. So each Push writes, in this order,
+//
+//  1. one entry per chain: its id, slots and length;
+//  2. the word of the push: how many chains, from which position to which;
+//  3. the used descriptors, the first one's flags last, by which the driver
+//     sees all of them (packed.push).
+//
+// Killed before 2, the push has not begun: the next device finds the word of the
+// one before, whose slots are written, and takes the chains again. Killed in 3,
+// some slots are used descriptors already, and their chains' lengths are gone
+// from memory: the push cannot be taken back, so the next device completes it
+// from the entries. Whether it is to be completed is what the first slot says:
+// it is still available where the push began, or it is not. The driver cannot
+// have made it look so again: that takes two laps, and devices to serve them.
+//
+// # Which ring it is
+//
+// A key names the ring: the file of its memory, its place there, its size. A
+// guest that boots anew while nobody serves it can have its ring at the same
+// place, though, and its front-end says the same of it. But a driver sets its
+// ring up with zeroes. So the device leaves a mark, which it has drawn when the
+// ring began, in the half of its event suppression area that nobody looks at
+// while it asks for all kicks or for none. The other wish, for a kick at a slot,
+// names the position that is kept, as a ring is armed when nothing of it is
+// taken; a device that arms it otherwise, and is killed then, loses its place.
+
+// Offsets in a journal, bytes.
+const (
+	journalMagicAt = 0  // journalMagic when all the rest holds
+	journalPushAt  = 8  // from, to, chains, mark: 16 bits each, the lowest first
+	journalKeyAt   = 16 // the Key
+	journalEntries = 64 // id, slots, length: 16, 16 and 32 bits
+	journalEntry   = 8
+
+	journalMagic = 0x31_6c_6e_6a_67_6e_69_72 // "ringjnl1"
+)
+
+// JournalLen is the length in bytes of the journal of a ring of size entries.
+func JournalLen(size int) uint64 { return journalEntries + journalEntry*uint64(size) }
+
+// Journal is where a packed ring's position outlives the process.
+type Journal struct {
+	// Memory is JournalLen bytes that begin at a multiple of 8, zero at first,
+	// and outlive the Queue. Nobody else writes to them.
+	Memory sharedmem.Block
+	// Key names the ring: no two rings that can get the same Memory have the
+	// same.
+	Key [32]byte
+	// Recover has New go on from the position that is kept, if it is of this
+	// ring, whatever Config.Resume says.
+	Recover bool
+}
+
+var (
+	errOtherRing = errors.New("virtqueue: the position that is kept is of another ring")
+	errNewDriver = errors.New("virtqueue: the position that is kept is of a driver that has set up its ring anew since")
+	errJournal   = errors.New("virtqueue: the position that is kept makes no sense")
+)
+
+// keep is the journal of a running ring. Without memory it keeps nothing.
+type keep struct {
+	memory sharedmem.Block
+	mark   uint32 // in the device's event suppression area; never 0 with memory
+}
+
+// pushed is the word of a push.
+type pushed struct {
+	from, to uint16 // positions, as in a State
+	chains   uint16
+	mark     uint16
+}
+
+func (p pushed) word() uint64 {
+	return uint64(p.from) | uint64(p.to)<<16 | uint64(p.chains)<<32 | uint64(p.mark)<<48
+}
+
+func pushedOf(word uint64) pushed {
+	return pushed{uint16(word), uint16(word >> 16), uint16(word >> 32), uint16(word >> 48)}
+}
+
+// key is the Key that a journal holds.
+func (j *Journal) key() (k [32]byte) {
+	j.Memory.CopyTo(k[:], journalKeyAt)
+	return k
+}
+
+// holds reports whether there is a position, and why it is not one of p.
+func (j *Journal) holds(p *packed) (at pushed, found bool, err error) {
+	switch magic := j.Memory.Load64(journalMagicAt); {
+	case magic == 0:
+		return at, false, nil
+	case magic != journalMagic:
+		return at, false, fmt.Errorf("%w: it begins with %#x", errJournal, magic)
+	case j.key() != j.Key:
+		return at, false, errOtherRing
+	}
+	at = pushedOf(j.Memory.Load64(journalPushAt))
+	for _, pos := range []uint16{at.from, at.to} {
+		if err := (State{Avail: pos, Used: pos, Packed: true}).check(int(p.size), true); err != nil {
+			return at, false, fmt.Errorf("%w: %w", errJournal, err)
+		}
+	}
+	if at.mark == 0 || uint32(at.chains) > p.size {
+		return at, false, fmt.Errorf("%w: %d chains of a ring of %d entries, mark %#x", errJournal, at.chains, p.size, at.mark)
+	}
+	return at, true, nil
+}
+
+// recover takes the position that j holds for p, if it is of this ring and
+// driver, and completes the push that was under way.
+func (j *Journal) recover(p *packed, t *taker) (found bool, err error) {
+	at, found, err := j.holds(p)
+	if !found {
+		return false, err
+	}
+	if !p.servedBy(at) {
+		return false, errNewDriver
+	}
+	from, to := p.positionOf(at.from), p.positionOf(at.to)
+	if at.chains == 0 || !p.available(from) {
+		p.nextAvail, p.nextUsed = to, to
+		return true, nil // and the entries may be those of a push that had not begun
+	}
+	used, slots := j.entries(t, int(at.chains))
+	if slots > p.size || p.add(from, slots) != to {
+		return false, fmt.Errorf("%w: %d chains of %d slots from %#x to %#x", errJournal, at.chains, slots, at.from, at.to)
+	}
+	p.nextAvail, p.nextUsed, p.slots = to, from, slots
+	t.last = t.first + uint32(len(used))
+	p.push(t, used, slots)
+	t.first = t.last
+	return true, nil
+}
+
+// entries are the chains of the last push, put into t as if they were taken,
+// and how many slots they occupy: more than there are when they make no sense.
+func (j *Journal) entries(t *taker, n int) (used []Used, slots uint32) {
+	taking := t.behind()
+	for i := range n {
+		word := j.Memory.Load64(journalEntries + journalEntry*uint32(i))
+		chain := taken(word)
+		taking.set(i, chain)
+		used = append(used, Used{Head: chain.head(), Len: uint32(word >> 32)})
+		if slots += chain.slots(); chain.slots() == 0 || slots > MaxSize {
+			return nil, MaxSize + 1
+		}
+	}
+	return used, slots
+}
+
+// servedBy reports whether the device's event suppression area is as the device
+// left it that wrote at.
+func (p *packed) servedBy(at pushed) bool {
+	switch word := p.device.Load32(0); word >> 16 {
+	case eventEnable, eventDisable:
+		return uint16(word) == at.mark
+	case eventDesc:
+		return p.eventIdx && uint16(word) == at.to
+	}
+	return false
+}
+
+// begin makes j the journal of p, which stands where it is to go on. One that
+// says so already keeps its mark, so that a ring that gets another Queue is at no
+// moment without.
+func (j *Journal) begin(p *packed) {
+	pos := p.offWrap(p.nextUsed)
+	now := pushed{from: pos, to: pos}
+	if at, found, _ := j.holds(p); found && at.to == pos {
+		now.mark = at.mark
+		j.Memory.Store64(journalPushAt, now.word())
+	} else {
+		now.mark = uint16(1 + rand.IntN(math.MaxUint16))
+		j.Memory.Store64(journalMagicAt, 0)
+		j.Memory.CopyFrom(j.Key[:], journalKeyAt)
+		j.Memory.Store64(journalPushAt, now.word())
+		j.Memory.Store64(journalMagicAt, journalMagic)
+	}
+	p.keep = keep{j.Memory, uint32(now.mark)}
+}
+
+// openJournal takes the position that the ring's journal holds, if it is asked
+// to and can, and writes its own from here on.
+func (q *Queue) openJournal() {
+	j := q.cfg.Journal
+	if j == nil {
+		return
+	}
+	p := &q.ring.packed
+	if j.Recover {
+		q.recovered, q.foreign = j.recover(p, &q.take)
+	}
+	j.begin(p)
+	if q.recovered && q.dirty != nil {
+		q.marking(func(d *dirty) { d.log.Mark(d.desc, DescLen(q.cfg.Size)) }) // the push that was completed
+	}
+}
+
+// Recovered reports whether the ring goes on from the position in its Journal,
+// and why not when there is one that cannot be used.
+func (q *Queue) Recovered() (bool, error) { return q.recovered, q.foreign }
+
+// checkJournal refuses a Journal that cannot be this ring's.
+func (c *Config) checkJournal() error {
+	switch j := c.Journal; {
+	case j == nil:
+		return nil
+	case !c.packed():
+		return fmt.Errorf("virtqueue: ring %d: a split ring needs no journal, its position is in the guest's memory", c.Index)
+	case j.Memory.Len() != JournalLen(c.Size) || !j.Memory.Aligned(0, journalEntry):
+		return fmt.Errorf("virtqueue: ring %d: a journal of %d bytes, %d entries need %d that begin at a multiple of %d", c.Index, j.Memory.Len(), c.Size, JournalLen(c.Size), journalEntry)
+	}
+	return nil
+}
+
+// note writes down what is about to be pushed: the oldest chains, which occupy
+// so many slots.
+func (k *keep) note(p *packed, oldest fifo, used []Used, slots uint32) {
+	for i := range used {
+		k.memory.Store64(journalEntries+journalEntry*uint32(i), uint64(oldest.at(i))|uint64(used[i].Len)<<32)
+	}
+	at := pushed{p.offWrap(p.nextUsed), p.offWrap(p.add(p.nextUsed, slots)), uint16(len(used)), uint16(k.mark)}
+	k.memory.Store64(journalPushAt, at.word())
+}
