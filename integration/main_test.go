@@ -65,6 +65,12 @@ func prepare(ctx context.Context, dir string) error {
 // anything in it does not end well; a failure of t prints every log's end.
 func startLab(t *testing.T, guests ...GuestConfig) *Lab {
 	t.Helper()
+	return startLabWith(t, nil, guests...)
+}
+
+// startLabWith is startLab with further arguments of vhostnet.
+func startLabWith(t *testing.T, args []string, guests ...GuestConfig) *Lab {
+	t.Helper()
 	dir := t.TempDir()
 	if keep := os.Getenv(logsVariable); keep != "" {
 		dir = filepath.Join(keep, t.Name())
@@ -73,7 +79,7 @@ func startLab(t *testing.T, guests ...GuestConfig) *Lab {
 		}
 	}
 	lab, err := StartLab(within(t, 3*time.Minute), LabConfig{
-		Dir: dir, Binary: binary, Image: image, Guests: guests, Backend: []string{"--stats", "1s"},
+		Dir: dir, Binary: binary, Image: image, Guests: guests, Backend: append([]string{"--stats", "1s"}, args...),
 	})
 	t.Cleanup(func() {
 		if err := lab.Close(); err != nil {

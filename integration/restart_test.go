@@ -29,6 +29,38 @@ func TestRestartOldQEMU(t *testing.T) {
 	testKills(t, lab, amount(t, killsVariable, 10)/3)
 }
 
+// TestRestartPacked does it to packed rings, whose positions only the file knows
+// that vhostnet keeps.
+func TestRestartPacked(t *testing.T) {
+	lab := startLabWith(t, []string{"--state-dir", runDirectory(t)},
+		GuestConfig{Name: "a", QEMU: machine.QEMU, OwnQueue: true, Device: ringsPacked.properties},
+		GuestConfig{Name: "b", QEMU: machine.QEMU, Device: ringsPackedDirect.properties})
+	checkFeatures(t, lab.Guests[0], ringsPacked)
+	checkFeatures(t, lab.Guests[1], ringsPackedDirect)
+	load := startLoad(t, lab)
+	kills := max(1, amount(t, killsVariable, 10)/2)
+	for range kills {
+		lab.Backend.Kill()
+		must(t, lab.Backend.Start(within(t, killTime)))
+		load.whole(t)
+	}
+	sent := load.stop(t)
+	for _, g := range lab.Guests {
+		noRingErrors(t, g)
+	}
+	noChecksumErrors(t, lab)
+	t.Logf("%d kills of vhostnet under load, packed rings: %d MB over TCP arrived as sent", kills, sent/megabyte)
+}
+
+// runDirectory is a directory on a tmpfs.
+func runDirectory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "vhostnet-test-")
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 // killsVariable names the number of kills in TestRestart.
 const killsVariable = "VHOSTNET_KILLS"
 
@@ -181,12 +213,18 @@ func (r *restarts) idle(t *testing.T) {
 			s, err := receive.Read()
 			return len(s.Pending()) >= len(s.heads)-64, errors.Join(err, s.Check())
 		}))
-		messages, err := guest.Run(ctx, "dmesg")
-		must(t, err)
-		for line := range strings.Lines(messages) {
-			if strings.Contains(line, "virtio") && (strings.Contains(line, "is not a head") || strings.Contains(line, "out of range") || strings.Contains(line, "unexpected")) {
-				t.Errorf("%s: %s", guest.cfg.Name, line)
-			}
+		noRingErrors(t, guest)
+	}
+}
+
+// noRingErrors fails t if the guest's driver has found something wrong in a ring.
+func noRingErrors(t *testing.T, g *Guest) {
+	t.Helper()
+	messages, err := g.Run(within(t, killTime), "dmesg")
+	must(t, err)
+	for line := range strings.Lines(messages) {
+		if strings.Contains(line, "virtio") && (strings.Contains(line, "is not a head") || strings.Contains(line, "out of range") || strings.Contains(line, "unexpected")) {
+			t.Errorf("%s: %s", g.cfg.Name, line)
 		}
 	}
 }

@@ -48,6 +48,9 @@ type ring struct {
 	baseSet bool       // it is of this front-end, or of a ring that ran
 	err     *sys.Event // nil: nobody is told
 	enabled bool
+	ran     bool // in this session
+
+	journal *virtqueue.Journal // where its position is kept; nil: nowhere
 }
 
 // forget closes the descriptors.
@@ -120,7 +123,8 @@ func (s *session) start(r *ring) error {
 		// many is harmless.
 		tell(r.call)
 	}
-	r.state, r.saved = running, nil
+	s.tellRecovered(r, q)
+	r.state, r.saved, r.ran = running, nil, true
 	s.log(hclog.Debug, "ring started", "ring", r.index, "size", r.size)
 	return nil
 }
@@ -180,7 +184,7 @@ func (s *session) park(r *ring, saved *virtqueue.State, err error) error {
 // queue makes a Queue over the ring's memory. It goes on from saved; when there
 // is none, a split ring from the used index in memory, as front-ends disagree
 // about the base after a crash, and a packed one, whose memory does not tell,
-// from the base.
+// from the position that was kept for it, or from the base.
 func (s *session) queue(r *ring, saved *virtqueue.State) (q *virtqueue.Queue, err error) {
 	c := virtqueue.Config{
 		Index:    r.index,
@@ -208,6 +212,7 @@ func (s *session) queue(r *ring, saved *virtqueue.State) (q *virtqueue.Queue, er
 	if err = s.logInto(r, &c); err != nil {
 		return nil, err
 	}
+	s.keepPosition(r, &c, saved == nil)
 	err = sharedmem.Guard(func() (err error) {
 		q, err = virtqueue.New(c, m)
 		return err

@@ -48,6 +48,11 @@ type Options struct {
 	// when it is gone. The server owns it.
 	Conn *sys.FD
 
+	// Positions is a file on a tmpfs in which the positions of packed rings
+	// outlive the process, so that they survive a kill; it is made if need be.
+	// "": packed rings do not survive.
+	Positions string
+
 	// Budget bounds the memory that front-ends can make this port map;
 	// required.
 	Budget *sharedmem.Budget
@@ -87,21 +92,24 @@ const acceptPause = 100 * time.Millisecond
 // its session is only being cleared away, the newcomer waits for that and is
 // served.
 type Server struct {
-	dev      Device
-	o        Options
-	log      *limitedLog
-	rings    int
-	offered  Protocol
-	budget   *sharedmem.PortBudget
-	listener *net.UnixListener // nil with o.Conn and o.Dial
-	conn     *sys.Conn         // nil without o.Conn
-	file     socketFile
-	access   access
-	channel  atomic.Pointer[channel] // of the session, nil: none
-	counters counters
-	served   atomic.Bool
-	ended    chan struct{} // closed by Close
-	closed   atomic.Bool
+	dev     Device
+	o       Options
+	log     *limitedLog
+	rings   int
+	offered Protocol
+	budget  *sharedmem.PortBudget
+
+	positions *positions        // nil: are not kept
+	keeping   *positions        // the same while Serve runs
+	listener  *net.UnixListener // nil with o.Conn and o.Dial
+	conn      *sys.Conn         // nil without o.Conn
+	file      socketFile
+	access    access
+	channel   atomic.Pointer[channel] // of the session, nil: none
+	counters  counters
+	served    atomic.Bool
+	ended     chan struct{} // closed by Close
+	closed    atomic.Bool
 }
 
 // NewServer binds the socket, or takes over the one in o, and checks that dev
@@ -115,7 +123,13 @@ func NewServer(dev Device, o Options) (*Server, error) {
 	}
 	s.log = newLimitedLog(s.o.Log)
 	s.budget = s.o.Budget.Port()
-	if err := s.open(); err != nil {
+	var err error
+	if s.positions, err = openPositions(o.Positions, s.rings); err != nil {
+		sys.CloseAll([]*sys.FD{o.Listener, o.Conn})
+		return nil, err
+	}
+	if err = s.open(); err != nil {
+		s.positions.drop()
 		return nil, err
 	}
 	return s, nil
@@ -192,6 +206,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer cancel()
 	end := watch(s.ended, cancel)
 	defer end()
+	s.keeping = s.positions.take()
+	defer s.keeping.drop() // no session is left
 	defer s.Close()
 	if s.conn != nil {
 		<-s.start(ctx, s.conn).done
@@ -220,6 +236,7 @@ func (s *Server) Close() {
 	if s.conn != nil && !s.served.Load() {
 		_ = s.conn.Close()
 	}
+	s.positions.drop()
 	s.file.remove()
 }
 

@@ -35,6 +35,7 @@ type session struct {
 	negotiated bool                // SET_FEATURES has come
 	protocol   Protocol            // accepted
 	status     uint8               // device status as the front-end says it is
+	foreign    bool                // positions were kept in vain, and the log says so
 	lacking    bool                // a ring had no memory to start in, and the log says so
 	channel    *channel            // for requests to the front-end, nil: none
 	logAll     bool                // writes to guest memory are noted (VHOST_F_LOG_ALL)

@@ -124,6 +124,7 @@ func (s *session) getVringBase(m *message) ([]byte, error) {
 		return nil, err
 	}
 	s.stop(r)
+	r.told()
 	return VringState{Index: uint32(r.index), Num: r.base}.Marshal(), nil
 }
 

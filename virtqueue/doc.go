@@ -59,7 +59,8 @@
 // The driver may write any byte at any time. So every word that it owns is
 // read once, into a local; the local is checked and used. What the device owns
 // (the used ring, avail_event, its event area) is never read back, except
-// used.idx once, when a split ring starts. A chain becomes Blocks, windows that were checked against the
+// used.idx once, when a split ring starts, and the event area once, when a packed
+// ring is to go on from its [Journal]. A chain becomes Blocks, windows that were checked against the
 // guest's memory, before anybody sees it.
 //
 // Chains come back in the order in which they were popped, always. Then

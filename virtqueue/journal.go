@@ -41,9 +41,12 @@ import (
 // place, though, and its front-end says the same of it. But a driver sets its
 // ring up with zeroes. So the device leaves a mark, which it has drawn when the
 // ring began, in the half of its event suppression area that nobody looks at
-// while it asks for all kicks or for none. The other wish, for a kick at a slot,
-// names the position that is kept, as a ring is armed when nothing of it is
-// taken; a device that arms it otherwise, and is killed then, loses its place.
+// while it asks for all kicks or for none. With EVENT_IDX that half has another
+// use, and any word but zero must do: QEMU writes there when a guest transmits
+// while nobody serves it.
+//
+// Another device that serves the ring in between gets its position from the
+// front-end, which was told it: that is when [Journal.Forget] ends a journal.
 
 // Offsets in a journal, bytes.
 const (
@@ -134,8 +137,8 @@ func (j *Journal) recover(p *packed, t *taker) (found bool, err error) {
 	if !found {
 		return false, err
 	}
-	if !p.servedBy(at) {
-		return false, errNewDriver
+	if word := p.device.Load32(0); !p.leftBy(at, word) {
+		return false, fmt.Errorf("%w: %#x in the device's event suppression area", errNewDriver, word)
 	}
 	from, to := p.positionOf(at.from), p.positionOf(at.to)
 	if at.chains == 0 || !p.available(from) {
@@ -169,17 +172,15 @@ func (j *Journal) entries(t *taker, n int) (used []Used, slots uint32) {
 	return used, slots
 }
 
-// servedBy reports whether the device's event suppression area is as the device
-// left it that wrote at.
-func (p *packed) servedBy(at pushed) bool {
-	switch word := p.device.Load32(0); word >> 16 {
-	case eventEnable, eventDisable:
-		return uint16(word) == at.mark
-	case eventDesc:
-		return p.eventIdx && uint16(word) == at.to
-	}
-	return false
+// leftBy reports whether word may be what the device that wrote at has left in
+// its event suppression area, and QEMU perhaps after it.
+func (p *packed) leftBy(at pushed, word uint32) bool {
+	return uint16(word) == at.mark || p.eventIdx && word>>16 != eventEnable
 }
+
+// Forget ends the journal: the front-end was told where the ring stands. The
+// ring's Queue is suspended.
+func (j *Journal) Forget() { j.Memory.Store64(journalMagicAt, 0) }
 
 // begin makes j the journal of p, which stands where it is to go on. One that
 // says so already keeps its mark, so that a ring that gets another Queue is at no

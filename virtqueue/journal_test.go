@@ -178,16 +178,9 @@ func TestJournalIsRefused(t *testing.T) {
 			}
 			c.Used.Store32(0, 1<<16)
 		},
-		"armed elsewhere": func(j *journaled) {
-			c, err := j.Config()
-			if err != nil {
-				j.t.Fatal(err)
-			}
-			c.Used.Store32(0, 2<<16|1<<15)
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			j := newJournaled(t, 8, virtio.EventIdx)
+			j := newJournaled(t, 8, 0)
 			j.post(3, vqtest.Request{In: []int{100}})
 			j.serve()
 			spoil(j)
@@ -204,12 +197,41 @@ func TestJournalIsRefused(t *testing.T) {
 			}
 		})
 	}
-	j := newJournaled(t, 8, 0)
-	clear := make([]byte, virtqueue.JournalLen(8))
-	j.journal.Memory.CopyFrom(clear, 0)
+}
+
+// A position that the front-end was told is not kept.
+func TestJournalForgets(t *testing.T) {
+	j := newJournaled(t, 8, virtio.EventIdx)
+	j.post(3, vqtest.Request{In: []int{100}})
+	j.serve()
+	j.Queue.Suspend()
+	j.journal.Forget()
 	j.begin(nil)
 	if found, err := j.Queue.Recovered(); found || err != nil {
-		t.Errorf("of an empty journal: recovered %t, %v", found, err)
+		t.Errorf("recovered %t, %v", found, err)
+	}
+	if state := j.Queue.Suspend(); state.Used != 1<<15 {
+		t.Errorf("the ring stands at %+v, want the front-end's base", state)
+	}
+}
+
+// QEMU asks for a kick where it thinks that the ring stands, or for none, when a
+// guest transmits while nobody serves it.
+func TestJournalOfARingThatQEMUTouched(t *testing.T) {
+	j := newJournaled(t, 8, virtio.EventIdx)
+	j.post(3, vqtest.Request{In: []int{100}})
+	j.serve()
+	c, err := j.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []uint32{2<<16 | 1<<15, 1<<16 | 3, 1 << 16} {
+		c.Used.Store32(0, word)
+		j.post(2, vqtest.Request{In: []int{100}})
+		j.begin(nil)
+		if found, err := j.Queue.Recovered(); !found || err != nil || j.serve() != 2 {
+			t.Errorf("%#x in the device's area: recovered %t, %v", word, found, err)
+		}
 	}
 }
 

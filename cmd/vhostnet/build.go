@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime"
 
 	"github.com/hashicorp/go-hclog"
@@ -141,6 +142,9 @@ func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (_ *vm, err error) 
 		return nil, err
 	}
 	options.Budget, options.Log = d.budget, d.log
+	if d.c.stateDir != "" {
+		options.Positions = filepath.Join(d.c.stateDir, spec.name+".rings")
+	}
 	options.OnFrontEnd = func(connected bool) { d.tellFrontEnd(spec.name, v, connected) }
 	v.server, err = vhostuser.NewServer(v.device, options)
 	if err != nil {

@@ -23,6 +23,7 @@ type config struct {
 	access   socketAccess // to sockets whose port does not say otherwise
 	control  string       // where the control API is served; "": nowhere
 	saidCtl  origin       // of control, for errors
+	stateDir string       // "": nothing is kept
 	interval time.Duration
 	json     bool // form of the counters
 	logJSON  bool
@@ -161,6 +162,7 @@ func (o *runOptions) parseWorkers(c *config) (err error) {
 		return o.said("placement", o.placement).errorf("want %s", listOf(placements))
 	}
 	c.balance = o.placement == "balance"
+	c.stateDir = o.stateDir
 	switch {
 	case o.workers < 0 || o.workers > maxWorkers:
 		return o.said("workers", strconv.Itoa(o.workers)).errorf("want 1 to %d, or 0 for half of the cores", maxWorkers)
