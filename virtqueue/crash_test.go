@@ -3,6 +3,7 @@
 package virtqueue_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -11,6 +12,8 @@ import (
 	"vhostnet/virtqueue"
 	"vhostnet/virtqueue/vqtest"
 )
+
+var errKilled = errors.New("the process is killed here")
 
 // killedAt runs f and stops it before its n-th store, as if its process were
 // killed there. It reports whether f had so many.

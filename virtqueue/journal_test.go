@@ -2,7 +2,6 @@ package virtqueue_test
 
 import (
 	"encoding/binary"
-	"errors"
 	"testing"
 
 	"vhostnet/sharedmem"
@@ -93,9 +92,10 @@ func TestJournalGoesOn(t *testing.T) {
 		for i := range 40 {
 			n := 1 + i%4
 			j.post(n, vqtest.Request{In: []int{100}})
-			if i%3 == 0 {
+			switch i % 3 {
+			case 0:
 				j.Queue.Arm()
-			} else if i%3 == 1 {
+			case 1:
 				popAll(t, j.Queue, 2) // and its process ends
 			}
 			j.begin(nil)
@@ -284,5 +284,3 @@ func TestJournalConfig(t *testing.T) {
 		}
 	}
 }
-
-var errKilled = errors.New("the process is killed here")
