@@ -48,7 +48,7 @@ func (o *runOptions) parse() (config, error) {
 		return config{}, errs
 	}
 	c := config{vms: o.vms}
-	for _, step := range []func(*config) error{o.parsePorts, o.parseWorkers, o.parseSockets, o.parseOutput} {
+	for _, step := range []func(*config) error{o.parsePorts, o.parseWorkers, o.parseSockets, o.parseState, o.parseOutput} {
 		errs = errors.Join(errs, step(&c))
 	}
 	if errs == nil {
@@ -162,7 +162,6 @@ func (o *runOptions) parseWorkers(c *config) (err error) {
 		return o.said("placement", o.placement).errorf("want %s", listOf(placements))
 	}
 	c.balance = o.placement == "balance"
-	c.stateDir = o.stateDir
 	switch {
 	case o.workers < 0 || o.workers > maxWorkers:
 		return o.said("workers", strconv.Itoa(o.workers)).errorf("want 1 to %d, or 0 for half of the cores", maxWorkers)
@@ -175,6 +174,18 @@ func (o *runOptions) parseWorkers(c *config) (err error) {
 	}
 	if len(c.cpus) != 0 && len(c.cpus) != c.workers {
 		return c.saidCPUs.errorf("want one CPU for each of %d workers", c.workers)
+	}
+	return nil
+}
+
+// parseState reads where the program keeps what outlives it.
+func (o *runOptions) parseState(c *config) error {
+	c.stateDir = o.stateDir
+	if o.stateDir == "" {
+		return nil
+	}
+	if info, err := os.Stat(o.stateDir); err != nil || !info.IsDir() {
+		return o.said("state-dir", o.stateDir).errorf("want a directory that exists, on a tmpfs, such as /run/vhostnet")
 	}
 	return nil
 }

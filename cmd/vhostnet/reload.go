@@ -140,6 +140,7 @@ func settingsChanged(old, c config) error {
 	}{
 		{"workers", old.workers == c.workers},
 		{"cpus", slices.Equal(old.cpus, c.cpus)},
+		{"state-dir", old.stateDir == c.stateDir},
 		{"placement", old.balance == c.balance},
 		{"stats", old.interval == c.interval},
 		{"control", old.control == c.control},

@@ -184,7 +184,7 @@ func (o *runOptions) addSettings(cmd *cobra.Command) {
 	f.StringVar(&o.socketMode, "socket-mode", "0660", "permissions of the sockets, `OCTAL`")
 	f.StringVar(&o.socketOwner, "socket-owner", "", "`USER` that owns the sockets, such as libvirt-qemu")
 	f.StringVar(&o.socketGroup, "socket-group", "", "`GROUP` that owns the sockets, such as libvirt-qemu or kvm")
-	f.StringVar(&o.stateDir, "state-dir", "", "keep in `DIR`, on a tmpfs such as /run, what lets packed rings survive a kill")
+	f.StringVar(&o.stateDir, "state-dir", "", "keep packed rings' positions over kills, in `DIR`")
 	f.IntVar(&o.workers, "workers", 0, "`N` threads move frames (default: half of the cores)")
 	f.StringVar(&o.cpus, "cpus", "", "pin the workers to these CPUs, a `LIST` such as 0,2")
 	f.StringVar(&o.placement, "placement", "spread", "`WAY` of ports to workers: spread, or balance by load")

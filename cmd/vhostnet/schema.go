@@ -28,6 +28,7 @@ var settingKeys = []key{
 	{"workers", "workers", scalar},
 	{"cpus", "cpus", comma},
 	{"placement", "placement", scalar},
+	{"state_dir", "state-dir", scalar},
 	{"socket_mode", "socket-mode", scalar},
 	{"socket_owner", "socket-owner", scalar},
 	{"socket_group", "socket-group", scalar},

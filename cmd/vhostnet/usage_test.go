@@ -151,6 +151,10 @@ var badFlags = []struct {
 	{"--port web=PATH --socket-group no-such-group", []string{"--socket-group no-such-group", "name or number"}},
 	{"--port web=PATH --socket-group -1", []string{"--socket-group -1", "name or number"}},
 
+	{"--state-dir", []string{"--state-dir", "DIR"}},
+	{"--port web=PATH --state-dir /no/such/directory", []string{"--state-dir /no/such/directory", "exists"}},
+	{"--port web=PATH --state-dir /dev/null", []string{"--state-dir /dev/null", "directory"}},
+
 	{"--stats", []string{"--stats", "INTERVAL"}},
 	{"--port web=PATH --stats 1", []string{"--stats 1", "500ms, 1s"}},
 	{"--port web=PATH --stats 1ms", []string{"--stats 1ms", "at least 10ms"}},
@@ -283,6 +287,7 @@ var goodFlags = []string{
 	"--port web=PATH --workers 0",
 	"--port web=PATH --workers 3",
 	"--port web=PATH --cpus CPU",
+	"--port web=PATH --state-dir RUN",
 	"--port web=PATH --placement spread",
 	"--port web=PATH --placement balance --workers 2",
 	"--port web=PATH --cpus CPU --workers 1",
@@ -316,6 +321,9 @@ func TestGoodUsage(t *testing.T) {
 		if strings.Contains(list, "FD") {
 			list = strings.ReplaceAll(list, "FD", fmt.Sprint(listeningFD(t, filepath.Join(dir, "inherited"))))
 		}
+		if strings.Contains(list, "RUN") {
+			list = strings.ReplaceAll(list, "RUN", runDirectory(t))
+		}
 		list = strings.NewReplacer("PATH2", filepath.Join(dir, "second"), "PATH", filepath.Join(dir, "socket"),
 			"USER", fmt.Sprint(os.Getuid()), "GROUP", fmt.Sprint(os.Getgid()), "CPU", allowedCPU(t), "CONFIG", config, "TAP", fmt.Sprintf("vnu%d", os.Getpid())).Replace(list)
 		code, out, log := runHere(ended(), append([]string{"run"}, strings.Fields(list)...)...)
@@ -335,6 +343,17 @@ func TestGoodUsage(t *testing.T) {
 func canTAP() bool {
 	_, err := os.Stat("/dev/net/tun")
 	return err == nil && os.Geteuid() == 0
+}
+
+// runDirectory is a directory on a tmpfs.
+func runDirectory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "vhostnet-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // listeningFD is a socket as a parent hands it over.
