@@ -62,12 +62,12 @@ func starts() (list []Scenario) {
 			return nil
 		},
 	}, Scenario{
-		"start-packed", "serves packed rings, without IN_ORDER",
+		"start-packed", "serves packed rings",
 		func(s *subject) error {
 			if err := s.needs(virtio.RingPacked, 0); err != nil {
 				return err
 			}
-			return s.boots(vutest.QEMU10, vutest.Guest{Packed: true, Without: virtio.InOrder})
+			return s.boots(vutest.QEMU10, vutest.Guest{Packed: true})
 		},
 	}, Scenario{
 		"start-control-queue", "answers the guest's control queue where the front-end forwards it (crosvm)",

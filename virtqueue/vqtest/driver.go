@@ -149,22 +149,42 @@ func (d *Driver) read() (ok bool, err error) {
 	if !d.inOrder {
 		return true, nil
 	}
-	for d.order[int(d.first+uint16(d.batch-1))%len(d.order)] != d.last.Head {
-		d.batch++
-	}
+	d.batch = d.until(0, e.id)
 	if ready := e.ready; d.batch > ready {
 		d.batch = 0
 		return false, fmt.Errorf("vqtest: the device returned chain %d, but chain %d is the oldest, IN_ORDER was accepted, and %d entries are not all that lie between",
-			e.id, d.order[int(d.first)%len(d.order)], ready)
+			e.id, d.inOrderHead(0), ready)
 	}
 	return true, nil
 }
+
+// until is for how many chains a used entry of chain id stands, when as many as
+// skipped were returned before it and are not reaped; 0 when the device does
+// not have that chain.
+func (d *Driver) until(skipped int, id uint32) int {
+	if id >= uint32(len(d.chains)) || d.chains[id].state != posted {
+		return 0
+	}
+	if !d.inOrder {
+		return 1
+	}
+	for i := skipped; i < int(d.behind-d.first); i++ {
+		if d.inOrderHead(i) == uint16(id) {
+			return i + 1 - skipped
+		}
+	}
+	return 0
+}
+
+// inOrderHead is the i-th head, in the order of their posting, of those that
+// are not reaped.
+func (d *Driver) inOrderHead(i int) uint16 { return d.order[int(d.first+uint16(i))%len(d.order)] }
 
 // reap takes one chain of the batch that was read.
 func (d *Driver) reap() virtqueue.Used {
 	u := d.last
 	if d.inOrder {
-		if head := d.order[int(d.first)%len(d.order)]; head != u.Head {
+		if head := d.inOrderHead(0); head != u.Head {
 			u = virtqueue.Used{Head: head, Len: d.chains[head].writable()}
 		}
 		d.first++

@@ -183,21 +183,37 @@ func (p *packed) next() (e usedEntry, err error) {
 func (p *packed) advance(c *chain) { p.usedPos = p.plus(p.usedPos, c.entries) }
 
 // returned goes from entry to entry, as far as they make sense: each takes as
-// many slots as its chain has.
+// many slots as its chains have.
 func (p *packed) returned() (chains int, pos uint16) {
 	pos = p.usedPos
+	for range p.d.batch { // of an entry that Reap has read
+		pos = p.behind(pos, p.d.last.Head, chains)
+		chains++
+	}
 	for chains < p.d.cfg.Size {
 		id, _, ok := p.usedAt(pos)
 		if !ok {
 			break
 		}
-		chains++
-		if id >= uint32(len(p.d.chains)) || p.d.chains[id].state != posted {
-			break // for Reap to find
+		n := p.d.until(chains, id)
+		if n == 0 {
+			return chains + 1, pos // for Reap to find
 		}
-		pos = p.plus(pos, p.d.chains[id].entries)
+		for range n {
+			pos = p.behind(pos, uint16(id), chains)
+			chains++
+		}
 	}
 	return chains, pos
+}
+
+// behind is the position behind a chain at pos: the i-th in order behind the
+// last one reaped, or head without IN_ORDER.
+func (p *packed) behind(pos, head uint16, i int) uint16 {
+	if p.d.inOrder {
+		head = p.d.inOrderHead(i)
+	}
+	return p.plus(pos, p.d.chains[head].entries)
 }
 
 func (p *packed) wantCalls() {

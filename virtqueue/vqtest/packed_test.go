@@ -404,3 +404,45 @@ func TestPackedRaw(t *testing.T) {
 		t.Errorf("positions %#x, %#x", avail, used)
 	}
 }
+
+// TestPackedInOrderReady: one used descriptor stands for all chains up to the one
+// that it names, in the first one's slot (virtio 1.3, section 2.8.9). All of
+// them are ready, also when some have been reaped.
+func TestPackedInOrderReady(t *testing.T) {
+	p := newPair(t, vqtest.Options{Size: 8, Features: virtio.RingPacked | virtio.InOrder})
+	c, err := p.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var heads []uint16
+	for _, slots := range []int{1, 2, 1, 1} {
+		head, err := p.Driver.Add(vqtest.Request{In: make([]int, slots)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		heads = append(heads, head)
+	}
+	p.Driver.Publish()
+	want := func(ready int, pos uint16) {
+		t.Helper()
+		if got := p.Driver.Ready(); got != ready || p.Driver.UsedIdx() != pos|vqtest.WrapBit {
+			t.Errorf("%d chains are ready, the device stands at %#x, want %d, %#x", got, p.Driver.UsedIdx(), ready, pos|vqtest.WrapBit)
+		}
+	}
+	want(0, 0)
+	used := func(slot, head uint16) {
+		c.Desc.Store64(16*uint32(slot)+8, uint64(head)<<32|uint64(vqtest.FlagAvail|vqtest.FlagUsed)<<48)
+	}
+	used(0, heads[2])
+	want(3, 4)
+	used(4, heads[3])
+	want(4, 5)
+	for i, head := range heads {
+		var one [1]virtqueue.Used
+		if n, err := p.Driver.Reap(one[:]); n != 1 || err != nil || one[0].Head != head {
+			t.Fatalf("chain %d: %d reaped, %+v, %v, want head %d", i, n, one, err, head)
+		}
+		p.Driver.Free(head)
+		want(3-i, 5)
+	}
+}
