@@ -41,7 +41,11 @@ type conn struct {
 	receive time.Duration // for a message, from its first byte on
 	send    time.Duration // for a reply
 	buf     [MaxPayload]byte
+	goes    *sys.FD // with the next reply, and is then closed
 }
+
+// attach has fd, which the conn owns, go with the next reply.
+func (c *conn) attach(fd *sys.FD) { c.goes = fd }
 
 // next waits for a message, as long as it takes; once its first byte is there
 // the rest has to follow in time. The error is io.EOF, unwrapped, when the
@@ -141,7 +145,13 @@ func (c *conn) reply(r Request, payload []byte) error {
 	if err := c.bound(c.SetWriteDeadline, time.Now().Add(c.send)); err != nil {
 		return fmt.Errorf("vhostuser: reply to %s: %w", r, err)
 	}
-	if err := c.because(c.Send(Message(r, ReplyFlags, payload), nil)); err != nil {
+	var fds []*sys.FD
+	if c.goes != nil {
+		fds = append(fds, c.goes)
+		c.goes = nil
+	}
+	defer sys.CloseAll(fds)
+	if err := c.because(c.Send(Message(r, ReplyFlags, payload), fds)); err != nil {
 		return fmt.Errorf("vhostuser: reply to %s: %w", r, err)
 	}
 	return nil

@@ -50,6 +50,8 @@ var requests = map[Request]request{
 	RemMemReg:           {do: (*session).remMemReg, needs: ProtocolMemSlots, fds: 1},
 	SetStatus:           {do: (*session).setStatus, needs: ProtocolStatus},
 	GetStatus:           {do: (*session).getStatus, needs: ProtocolStatus, replies: true},
+	GetInflightFD:       {do: (*session).getInflightFD, needs: ProtocolInflight, replies: true},
+	SetInflightFD:       {do: (*session).setInflightFD, needs: ProtocolInflight, fds: 1},
 	SetDeviceStateFD:    {do: (*session).setDeviceStateFD, needs: ProtocolDeviceState, fds: 1, replies: true},
 	CheckDeviceState:    {do: (*session).checkDeviceState, needs: ProtocolDeviceState, replies: true},
 }

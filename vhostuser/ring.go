@@ -214,6 +214,11 @@ func (s *session) queue(r *ring, saved *virtqueue.State) (q *virtqueue.Queue, er
 	}
 	s.keepPosition(r, &c, saved == nil)
 	err = sharedmem.Guard(func() (err error) {
+		if saved == nil {
+			if err := s.land(r, &c); err != nil {
+				return err
+			}
+		}
 		q, err = virtqueue.New(c, m)
 		return err
 	})

@@ -53,6 +53,11 @@ type Options struct {
 	// "": packed rings do not survive.
 	Positions string
 
+	// Inflight offers INFLIGHT_SHMFD, and no packed rings. What it is for is done
+	// here without it; it is for guests that are to be served by another program
+	// in turn.
+	Inflight bool
+
 	// Budget bounds the memory that front-ends can make this port map;
 	// required.
 	Budget *sharedmem.Budget
@@ -117,6 +122,9 @@ type Server struct {
 // o belong to the server from here on, on error too.
 func NewServer(dev Device, o Options) (*Server, error) {
 	s := &Server{dev: dev, o: o, rings: dev.Rings(), offered: offered(dev) &^ o.ProtocolMask, ended: make(chan struct{})}
+	if o.Inflight {
+		s.offered |= ProtocolInflight &^ o.ProtocolMask
+	}
 	if err := s.check(); err != nil {
 		sys.CloseAll([]*sys.FD{o.Listener, o.Conn})
 		return nil, err

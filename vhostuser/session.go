@@ -41,6 +41,7 @@ type session struct {
 	logAll     bool                // writes to guest memory are noted (VHOST_F_LOG_ALL)
 	dirtyLog   *sharedmem.DirtyLog // where; nil: has not come
 	transfer   *transfer           // of the device's state, nil: none
+	inflight   inflight            // the region, if one was sent
 	memory     memory
 	rings      []ring
 }
@@ -56,6 +57,9 @@ func newSession(srv *Server, c *conn) *session {
 	}
 	if srv.offered.Has(ProtocolLogShmFD) {
 		s.offered |= virtio.LogAll
+	}
+	if srv.o.Inflight {
+		s.offered &^= virtio.RingPacked
 	}
 	for i := range s.rings {
 		s.rings[i].index = i
@@ -189,6 +193,7 @@ func (s *session) clear() {
 	}
 	s.closeChannel()
 	s.transfer.end()
+	s.inflight.drop()
 	s.dirtyLog.Unref()
 	s.dev.Disconnected()
 	if s.memory.current != nil {

@@ -141,7 +141,7 @@ func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (_ *vm, err error) 
 	if err != nil {
 		return nil, err
 	}
-	options.Budget, options.Log = d.budget, d.log
+	options.Budget, options.Log, options.Inflight = d.budget, d.log, spec.inflight
 	if d.c.stateDir != "" {
 		options.Positions = filepath.Join(d.c.stateDir, spec.name+".rings")
 	}

@@ -30,6 +30,8 @@ type portSpec struct {
 	mode   worker.Mode
 	mask   virtio.Features
 
+	inflight bool // offer inflight regions, and no packed rings
+
 	queue   netdev.QueueMode
 	statics []vswitch.Address // of stations behind the port
 	switching
@@ -142,6 +144,11 @@ func (p *portSpec) option(key, value string) (err error) {
 			return fmt.Errorf("frontend=%s: want qemu, cloud-hypervisor, crosvm, libkrun or dpdk", value)
 		}
 		p.mask |= mask
+	case "inflight":
+		p.inflight = value == "on"
+		if !p.inflight && value != "off" {
+			return fmt.Errorf("inflight=%s: want on or off", value)
+		}
 	case "role":
 		p.dial = value == "connect"
 		if !p.dial && value != "listen" {
@@ -152,7 +159,7 @@ func (p *portSpec) option(key, value string) (err error) {
 			return fmt.Errorf("%s=%s: %w", key, value, err)
 		}
 	default:
-		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, queue, static, vlan, trunk, native, protected, mirror, sink, transparent, role, socket-mode, socket-owner and socket-group", key)
+		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, queue, static, vlan, trunk, native, protected, mirror, sink, transparent, role, inflight, socket-mode, socket-owner and socket-group", key)
 	}
 	return err
 }

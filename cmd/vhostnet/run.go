@@ -85,6 +85,7 @@ A port is NAME=PATH and, behind commas, options:
   static=A+B     addresses behind the VM that are not learned, MAC or MAC/VLAN
   frontend=NAME  masks that a front-end needs: qemu, cloud-hypervisor, crosvm,
                  libkrun, dpdk
+  inflight=on    offer inflight regions (Cloud Hypervisor), and no packed rings
   role=ROLE      listen (default: make the socket, replace a stale one) or
                  connect (the front-end makes it, QEMU's server=on; vhostnet
                  connects, and again when the front-end comes back)

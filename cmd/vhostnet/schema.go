@@ -49,6 +49,7 @@ const socketKey = "socket"
 var portKeys = []key{
 	{socketKey, "", scalar},
 	{"role", "role", scalar},
+	{"inflight", "inflight", onOff},
 	{"mac", "mac", scalar},
 	{"mode", "mode", scalar},
 	{"mtu", "mtu", scalar},

@@ -1,0 +1,200 @@
+package vhostuser
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"vhostnet/internal/sys"
+	"vhostnet/sharedmem"
+	"vhostnet/virtqueue"
+)
+
+// Theory of operation.
+//
+// An inflight region is memory that the front-end keeps while its back-end is
+// away, and in which a back-end notes the chains that it has taken and not given
+// back, so that the next one does them again. Here chains are given back in the
+// order in which they are made available, and a ring starts at its used index,
+// so those that were taken are the next ones anyway. A region therefore says
+// that nothing is in flight, always, and that is true for whoever reads it: the
+// next chain to be done is the one at the used index. Nothing is written to it
+// while a ring runs.
+//
+// What another back-end left in it is looked at when a ring starts. If the chains
+// that it had taken are those at the used index, they are done again; if they
+// are others, the back-end gave chains back out of order, and the ring cannot go
+// on here.
+//
+// The region of a packed ring has its positions, too. No front-end has a region
+// and packed rings, so a port that offers the one does not offer the other.
+
+// Inflight is the payload of GET_INFLIGHT_FD, of its reply, and of
+// SET_INFLIGHT_FD.
+type Inflight struct {
+	Size      uint64 // bytes of the region
+	Offset    uint64 // of it in the descriptor that comes with it
+	Queues    uint16
+	QueueSize uint16 // entries of each
+}
+
+const inflightLen = 24
+
+// Marshal gives the 24 bytes of i, of which the last four are not used.
+func (i Inflight) Marshal() []byte {
+	b := order.AppendUint64(order.AppendUint64(nil, i.Size), i.Offset)
+	return order.AppendUint32(order.AppendUint16(order.AppendUint16(b, i.Queues), i.QueueSize), 0)
+}
+
+// Unmarshal reads i from 24 bytes.
+func (i *Inflight) Unmarshal(b []byte) error {
+	if err := exactly(b, inflightLen, "inflight region"); err != nil {
+		return err
+	}
+	*i = Inflight{Size: order.Uint64(b), Offset: order.Uint64(b[8:]), Queues: order.Uint16(b[16:]), QueueSize: order.Uint16(b[18:])}
+	return nil
+}
+
+// Offsets and lengths in the region of a split ring, bytes (vhost-user,
+// "Inflight I/O tracking").
+const (
+	inflightVersion = 8 // 16 bits; 0 is a region that nobody has used
+	inflightSize    = 10
+	inflightUsed    = 14
+	inflightEntries = 16
+	inflightEntry   = 16 // its first byte is 1 when the chain is in flight
+	inflightAlign   = 64
+)
+
+// stride is how far the regions of two rings are apart.
+func (i Inflight) stride() uint64 {
+	n := uint64(inflightEntries) + inflightEntry*uint64(i.QueueSize)
+	return (n + inflightAlign - 1) &^ (inflightAlign - 1)
+}
+
+// check refuses a region that cannot be one of this device's.
+func (i Inflight) check(rings int) error {
+	switch n := i.QueueSize; {
+	case i.Queues == 0 || int(i.Queues) > rings:
+		return fmt.Errorf("vhostuser: inflight region for %d rings, 1 to %d are possible", i.Queues, rings)
+	case n == 0 || n > maxRingSize || n&(n-1) != 0:
+		return fmt.Errorf("vhostuser: inflight region for rings of %d entries, a power of two up to %d is possible", n, maxRingSize)
+	}
+	return nil
+}
+
+// inflight is the region of a session. The zero inflight is none.
+type inflight struct {
+	Inflight
+	mem *sharedmem.Map
+}
+
+func (f *inflight) drop() {
+	if f.mem != nil {
+		f.mem.Unref()
+	}
+	*f = inflight{}
+}
+
+// getInflightFD: a region for so many rings of so many entries, in which nothing
+// is in flight. The front-end keeps it, and sends it with SET_INFLIGHT_FD to
+// this back-end and to those that come after it.
+func (s *session) getInflightFD(m *message) ([]byte, error) {
+	var v Inflight
+	if err := v.Unmarshal(m.payload); err != nil {
+		return nil, err
+	}
+	if err := v.check(len(s.rings)); err != nil {
+		return nil, err
+	}
+	v.Size, v.Offset = uint64(v.Queues)*v.stride(), 0
+	fd, err := sys.NewMemfd("vhostnet inflight", v.Size, sys.MemfdOptions{Sealable: true})
+	if err != nil {
+		return nil, err
+	}
+	s.conn.attach(fd)
+	return v.Marshal(), nil
+}
+
+// setInflightFD: the region to be used by rings that start from now on.
+func (s *session) setInflightFD(m *message) ([]byte, error) {
+	var v Inflight
+	if err := v.Unmarshal(m.payload); err != nil {
+		return nil, err
+	}
+	if err := v.check(len(s.rings)); err != nil {
+		return nil, err
+	}
+	if want := uint64(v.Queues) * v.stride(); v.Size < want {
+		return nil, fmt.Errorf("vhostuser: inflight region of %d bytes, %d rings of %d entries need %d", v.Size, v.Queues, v.QueueSize, want)
+	}
+	if len(m.fds) != 1 {
+		return nil, errors.New("vhostuser: inflight region without its descriptor")
+	}
+	file, err := sharedmem.OpenFile(m.take(0))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Unref() // the Map has its own reference
+	mem, err := sharedmem.NewMap([]sharedmem.Region{{Size: v.Size, Offset: v.Offset, File: file}}, sharedmem.MapOptions{Owner: s.srv.o.Name + " inflight", Budget: s.srv.budget})
+	if err != nil {
+		return nil, fmt.Errorf("vhostuser: inflight region: %w", err)
+	}
+	s.inflight.drop()
+	s.inflight = inflight{Inflight: v, mem: mem}
+	return nil, nil
+}
+
+var errOutOfOrder = errors.New("vhostuser: the back-end before this one left chains in flight that are not the next ones, which cannot be taken up here")
+
+// land makes the region of a ring that is about to start say that nothing is in
+// flight. It touches guest memory.
+func (s *session) land(r *ring, c *virtqueue.Config) error {
+	f := &s.inflight
+	if f.mem == nil || r.index >= int(f.Queues) {
+		return nil
+	}
+	if c.Size > int(f.QueueSize) {
+		return fmt.Errorf("vhostuser: ring %d has %d entries, its inflight region has room for %d", r.index, c.Size, f.QueueSize)
+	}
+	b, err := f.mem.Block(uint64(r.index)*f.stride(), f.stride())
+	if err != nil {
+		return err
+	}
+	used := c.Used.Load16(2)
+	if b.Load16(inflightVersion) != 0 {
+		if err := landed(b, c, used); err != nil {
+			return err
+		}
+	}
+	for head := range uint32(c.Size) {
+		b.Store8(inflightEntries+inflightEntry*head, 0)
+	}
+	b.Store16(inflightVersion, 1)
+	b.Store16(inflightSize, uint16(c.Size))
+	b.Store16(inflightUsed, used)
+	return nil
+}
+
+// landed reports errOutOfOrder unless the chains that are in flight are those
+// that the driver made available from index used on.
+func landed(b sharedmem.Block, c *virtqueue.Config, used uint16) error {
+	var flying, next []uint16
+	for head := range uint32(c.Size) {
+		if b.Load8(inflightEntries+inflightEntry*head) != 0 {
+			flying = append(flying, uint16(head))
+		}
+	}
+	if int(c.Avail.Load16(2)-used) < len(flying) {
+		return errOutOfOrder
+	}
+	for i := range len(flying) {
+		slot := uint32(used+uint16(i)) & uint32(c.Size-1)
+		next = append(next, c.Avail.Load16(4+2*slot))
+	}
+	slices.Sort(next)
+	if !slices.Equal(flying, next) {
+		return errOutOfOrder
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package vhostuser
+
+import (
+	"strings"
+	"testing"
+
+	"vhostnet/internal/sys"
+	"vhostnet/sharedmem"
+	"vhostnet/virtio"
+)
+
+// inflightBench is a session of a port that offers inflight regions.
+func inflightBench(t *testing.T) (*bench, *guest) {
+	t.Helper()
+	d := newStub()
+	d.features |= virtio.RingPacked
+	b := newBench(t, d, func(o *Options) { o.Inflight = true })
+	g := newGuest(t)
+	b.handshake(g)
+	b.dev.take()
+	return b, g
+}
+
+// region asks for an inflight region for two rings and gives it with its memory.
+func (b *bench) region() (v Inflight, fd *sys.FD, at sharedmem.Block) {
+	b.t.Helper()
+	v, fd = b.getInflight()
+	b.t.Cleanup(func() { _ = fd.Close() })
+	return v, fd, mapped(b.t, fd, v.Size)
+}
+
+// getInflight asks for an inflight region for two rings.
+func (b *bench) getInflight() (v Inflight, fd *sys.FD) {
+	b.t.Helper()
+	b.say(GetInflightFD, Inflight{Queues: 2, QueueSize: ringSize}.Marshal())
+	head := make([]byte, HeaderLen)
+	n, fds, err := b.conn.Recv(head, 1)
+	if err != nil || n != HeaderLen || len(fds) != 1 {
+		b.t.Fatalf("%d bytes with %d descriptors, %v; want a header with one", n, len(fds), err)
+	}
+	h, err := ParseHeader(head)
+	if err != nil || h.Request != GetInflightFD || h.Flags != ReplyFlags {
+		b.t.Fatalf("reply %+v, %v", h, err)
+	}
+	body, err := b.read(int(h.Size))
+	if err == nil {
+		err = v.Unmarshal(body)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return v, fds[0]
+}
+
+// mapped is a test's own view of a file.
+func mapped(t testing.TB, fd *sys.FD, size uint64) sharedmem.Block {
+	t.Helper()
+	again, err := fd.Dup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := sharedmem.OpenFile(again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Unref()
+	m, err := sharedmem.NewMap([]sharedmem.Region{{Size: size, File: file}}, sharedmem.MapOptions{Owner: "region"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Unref)
+	block, err := m.Block(0, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return block
+}
+
+func dup(t testing.TB, fd *sys.FD) *sys.FD {
+	t.Helper()
+	again, err := fd.Dup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return again
+}
+
+// The region says of each ring that runs that nothing is in flight, in the
+// layout of the protocol, and the ring starts at its used index.
+func TestInflightRegion(t *testing.T) {
+	b, g := inflightBench(t)
+	v, fd, at := b.region()
+	const stride = 16 + 16*ringSize + 48 // up to a multiple of 64
+	if want := (Inflight{Size: 2 * stride, Queues: 2, QueueSize: ringSize}); v != want {
+		t.Fatalf("region %+v, want %+v", v, want)
+	}
+	b.ok(SetInflightFD, v.Marshal(), dup(t, fd))
+	g.used(1, 7)
+	b.live(1)
+	for what, c := range map[string]struct {
+		off  uint32
+		want uint16
+	}{
+		"version of ring 0":    {8, 0},
+		"version of ring 1":    {stride + 8, 1},
+		"entries of ring 1":    {stride + 10, ringSize},
+		"used index of ring 1": {stride + 14, 7},
+	} {
+		if got := at.Load16(c.off); got != c.want {
+			t.Errorf("%s: %d, want %d", what, got, c.want)
+		}
+	}
+	for off := uint32(0); uint64(off) < v.Size; off += 8 { // the front-end may write to it
+		at.Store64(off, ^uint64(0))
+	}
+	b.ok(SetVringCall, fdPayload(1), newFD(t))
+	if got := b.base(1); got != 7 || b.dev.runs(1) {
+		t.Errorf("the ring stands at %d, want 7", got)
+	}
+}
+
+// What another back-end had taken when it was killed is done again, if it is what
+// comes next.
+func TestInflightOfAnotherBackEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		flying []uint32
+		runs   bool
+	}{
+		"nothing":         {nil, true},
+		"the next chains": {[]uint32{3, 9}, true},
+		"a later chain":   {[]uint32{3, 11}, false},
+		"more than there": {[]uint32{3, 9, 11, 12}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, g := inflightBench(t)
+			v, fd, at := b.region()
+			at.Store16(8, 1)
+			for _, head := range c.flying {
+				at.Store8(16+16*head, 1)
+			}
+			b.ok(SetInflightFD, v.Marshal(), dup(t, fd))
+			g.used(0, 5)
+			for i, head := range []uint16{9, 3, 11} {
+				g.mem.Store16(availAt+4+2*uint32(5+i), head)
+			}
+			g.mem.Store16(availAt+2, 8)
+			b.ok(SetVringNum, state(0, ringSize))
+			b.ok(SetVringAddr, addr(0).Marshal())
+			if got := b.want(SetVringKick, fdPayload(0), newFD(t)); (got == 0) != c.runs || b.dev.runs(0) != c.runs {
+				t.Fatalf("acknowledgement %d, the ring runs: %t, want %t\n%s", got, b.dev.runs(0), c.runs, b.log)
+			}
+			for _, head := range c.flying {
+				if left := at.Load8(16+16*head) != 0; left == c.runs {
+					t.Errorf("chain %d is marked as in flight: %t", head, left)
+				}
+			}
+			if !c.runs && !strings.Contains(b.log.String(), "cannot be taken up here") {
+				t.Errorf("the log does not say why:\n%s", b.log)
+			}
+		})
+	}
+}
+
+// Regions that make no sense change nothing, and nothing is left of them.
+func TestInflightRefused(t *testing.T) {
+	b, _ := inflightBench(t)
+	if Protocol(b.number(GetProtocolFeatures)).Has(ProtocolInflight) == (virtio.Features(b.number(GetFeatures)).Has(virtio.RingPacked)) {
+		t.Error("inflight regions are not offered, or with packed rings, whose regions are not kept")
+	}
+	good, fd, _ := b.region()
+	before := b.measure()
+	for range 50 { // each is the front-end's as soon as it is sent
+		_, fd := b.getInflight()
+		_ = fd.Close()
+	}
+	atRest(t, before)
+	for name, change := range map[string]func(v *Inflight){
+		"no rings":         func(v *Inflight) { v.Queues = 0 },
+		"more rings":       func(v *Inflight) { v.Queues = 5 },
+		"no entries":       func(v *Inflight) { v.QueueSize = 0 },
+		"odd entries":      func(v *Inflight) { v.QueueSize = 100 },
+		"too many entries": func(v *Inflight) { v.QueueSize = 1 << 15; v.Queues = 4 },
+		"short":            func(v *Inflight) { v.Size-- },
+		"beyond its file":  func(v *Inflight) { v.Size += 1 << 20 },
+		"wraps":            func(v *Inflight) { v.Offset = ^uint64(0) },
+	} {
+		v := good
+		change(&v)
+		if b.want(SetInflightFD, v.Marshal(), dup(t, fd)) == 0 {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	b.refused(SetInflightFD, good.Marshal())
+	b.refused(SetInflightFD, good.Marshal()[:23], dup(t, fd))
+	b.refused(SetInflightFD, good.Marshal(), newFD(t))
+	atRest(t, before)
+	b.ok(SetInflightFD, good.Marshal(), dup(t, fd))
+	b.ok(SetInflightFD, good.Marshal(), dup(t, fd))
+	b.ok(SetVringNum, state(1, 2*ringSize))
+	b.ok(SetVringAddr, addr(1).Marshal())
+	b.refused(SetVringKick, fdPayload(1), newFD(t)) // larger than its region
+}
