@@ -50,6 +50,7 @@ type rigOptions struct {
 	limits    sharedmem.Limits
 	maxQueues int
 	quiesced  func() // called when workers have passed, before the adapter goes on
+	server    func(*vhostuser.Options)
 }
 
 // newRig serves ports until the test ends, and then checks that nothing is
@@ -88,13 +89,13 @@ func newRigWith(t *testing.T, o rigOptions, ports ...netdev.Options) *rig {
 	r.budget, err = sharedmem.NewBudget(o.limits)
 	r.must(err)
 	for _, p := range ports {
-		r.addPort(p)
+		r.addPort(p, o.server)
 	}
 	r.serve(worker.RaiseProcs(o.workers))
 	return r
 }
 
-func (r *rig) addPort(o netdev.Options) {
+func (r *rig) addPort(o netdev.Options, change func(*vhostuser.Options)) {
 	r.t.Helper()
 	name := o.Name
 	o.Adapter, o.Switch, o.Group = r.adapter, r.sw, r.group
@@ -103,7 +104,11 @@ func (r *rig) addPort(o netdev.Options) {
 	}
 	d, err := netdev.New(o)
 	r.must(err)
-	s, err := vhostuser.NewServer(d, vhostuser.Options{Name: name, Path: r.path(name), Budget: r.budget})
+	served := vhostuser.Options{Name: name, Path: r.path(name), Budget: r.budget}
+	if change != nil {
+		change(&served)
+	}
+	s, err := vhostuser.NewServer(d, served)
 	r.must(err)
 	r.devices[name], r.servers[name] = d, s
 }

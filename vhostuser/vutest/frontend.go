@@ -31,9 +31,13 @@ type FrontEnd struct {
 	queues   uint64          // the answer to GET_QUEUE_NUM
 	slots    uint64          // the answer to GET_MAX_MEM_SLOTS
 
+	takes int       // descriptors that the next reply may bring,
+	taken []*sys.FD // and did
+
 	log        *dirtyLog          // of a migration, nil: none runs
 	remembered vhostuser.Protocol // of an earlier connection
 
+	region   *region // of chains in flight; nil before it was asked for
 	mem      *memory
 	masked   *line   // QEMU: the call event while a vector is masked
 	errs     []*line // QEMU: error events, by ring of the NIC

@@ -94,7 +94,8 @@ func (f *FrontEnd) shutdown() {
 	for _, l := range f.lines {
 		l.close()
 	}
-	f.rings, f.ctrl, f.lines, f.active = nil, nil, nil, 0
+	f.region.close()
+	f.rings, f.ctrl, f.lines, f.region, f.active = nil, nil, nil, nil, 0
 }
 
 // controlRingSize is the entries of a control queue.

@@ -96,8 +96,7 @@ func (f *FrontEnd) SendRaw(ctx context.Context, b []byte, fds []*sys.FD) error {
 
 // Receive reads one message as virtio-user does: the header by one read, the
 // payload by another, without a loop. A back-end that sends a message in
-// pieces fails it, as does one that sends descriptors, which no request of
-// this package asks for.
+// pieces fails it, as does one that sends descriptors that were not asked for.
 func (f *FrontEnd) Receive(ctx context.Context) (vhostuser.Header, []byte, error) {
 	if err := ctx.Err(); err != nil {
 		return vhostuser.Header{}, nil, fmt.Errorf("vutest: receive: %w", err)
@@ -122,7 +121,8 @@ func (f *FrontEnd) Receive(ctx context.Context) (vhostuser.Header, []byte, error
 
 func (f *FrontEnd) readOnce(n int) ([]byte, error) {
 	b := make([]byte, n)
-	got, _, err := f.conn.Recv(b, 0)
+	got, fds, err := f.conn.Recv(b, f.takes-len(f.taken))
+	f.taken = append(f.taken, fds...)
 	if err != nil {
 		return nil, fmt.Errorf("vutest: receive: %w", err)
 	}

@@ -103,6 +103,9 @@ func (f *FrontEnd) chvStart(ctx context.Context) error {
 	if err := f.each(ctx, f.setVringNum); err != nil {
 		return err
 	}
+	if err := f.setInflight(ctx); err != nil {
+		return err
+	}
 	if err := f.each(ctx, f.setVringAddr, f.setVringBase, f.chvCall, f.setVringKick); err != nil {
 		return err
 	}
