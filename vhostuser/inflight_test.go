@@ -164,7 +164,7 @@ func TestInflightOfAnotherBackEnd(t *testing.T) {
 // Regions that make no sense change nothing, and nothing is left of them.
 func TestInflightRefused(t *testing.T) {
 	b, _ := inflightBench(t)
-	if Protocol(b.number(GetProtocolFeatures)).Has(ProtocolInflight) == (virtio.Features(b.number(GetFeatures)).Has(virtio.RingPacked)) {
+	if Protocol(b.number(GetProtocolFeatures)).Has(ProtocolInflight) == virtio.Features(b.number(GetFeatures)).Has(virtio.RingPacked) {
 		t.Error("inflight regions are not offered, or with packed rings, whose regions are not kept")
 	}
 	good, fd, _ := b.region()
