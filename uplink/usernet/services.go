@@ -120,10 +120,10 @@ func (n *Network) newServices() (err error) {
 		},
 		IPv6: &dhcp.IPv6{
 			MAC: n.o.MAC, Prefix: n.o.IPv6.Masked(), First: first6, Last: last6, DNS: []netip.Addr{v6},
-			NTP: only(o.NTP, netip.Addr.Is6), Boot: files,
+			NTP: only(o.NTP, netip.Addr.Is6), Boot: files, BootServer: v6,
 		},
 		Domain: o.Domain, PerGuest: min(16, n.o.Limits.GuestAddresses), Reservations: o.Reservations,
-		Attached: o.Attached, File: o.Leases, Log: n.log("dhcp"),
+		Attached: o.Attached, Taken: n.taken, File: o.Leases, Log: n.log("dhcp"),
 	})
 	if err != nil {
 		return err
@@ -249,6 +249,12 @@ func (n *Network) nameOf(a netip.Addr) (port string, ok bool) {
 		return strings.ToLower(st.guest.name), true
 	}
 	return "", false
+}
+
+// taken reports whether a guest at another port uses an address.
+func (n *Network) taken(a netip.Addr, port string) bool {
+	st := n.stations.find(a)
+	return st != nil && st.guest.name != port
 }
 
 // mayHave reports whether a guest may use an address, as far as it was given to
