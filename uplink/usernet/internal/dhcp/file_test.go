@@ -51,7 +51,7 @@ func TestLeasesOutliveTheProcess(t *testing.T) {
 	if got := again.lease6(vm("web", 1)); got != v6 {
 		t.Errorf("%v, want %v", got, v6)
 	}
-	if again.log.Len() > 0 {
+	if again.log.String() != "" {
 		t.Errorf("log:\n%s", again.log.String())
 	}
 }
