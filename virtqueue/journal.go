@@ -159,11 +159,10 @@ func (j *Journal) recover(p *packed, t *taker) (found bool, err error) {
 // entries are the chains of the last push, put into t as if they were taken,
 // and how many slots they occupy: more than there are when they make no sense.
 func (j *Journal) entries(t *taker, n int) (used []Used, slots uint32) {
-	taking := t.behind()
 	for i := range n {
 		word := j.Memory.Load64(journalEntries + journalEntry*uint32(i))
 		chain := taken(word)
-		taking.set(i, chain)
+		t.note(uint32(i), chain)
 		used = append(used, Used{Head: chain.head(), Len: uint32(word >> 32)})
 		if slots += chain.slots(); chain.slots() == 0 || slots > MaxSize {
 			return nil, MaxSize + 1
@@ -235,11 +234,11 @@ func (c *Config) checkJournal() error {
 	return nil
 }
 
-// note writes down what is about to be pushed: the oldest chains, which occupy
-// so many slots.
-func (k *keep) note(p *packed, oldest fifo, used []Used, slots uint32) {
+// note writes down what is about to be pushed: the oldest chains of t, which
+// occupy so many slots.
+func (k *keep) note(p *packed, t *taker, used []Used, slots uint32) {
 	for i := range used {
-		k.memory.Store64(journalEntries+journalEntry*uint32(i), uint64(oldest.at(i))|uint64(used[i].Len)<<32)
+		k.memory.Store64(journalEntries+journalEntry*uint32(i), uint64(t.oldest(i))|uint64(used[i].Len)<<32)
 	}
 	at := pushed{p.offWrap(p.nextUsed), p.offWrap(p.add(p.nextUsed, slots)), uint16(len(used)), uint16(k.mark)}
 	k.memory.Store64(journalPushAt, at.word())

@@ -237,7 +237,7 @@ func (p *packed) untook(t *taker, n int) {
 // it at once (virtio 1.3, sections 2.8.4 to 2.8.6).
 func (p *packed) push(t *taker, used []Used, slots uint32) {
 	if p.keep.mark != 0 {
-		p.keep.note(p, t.oldest(), used, slots)
+		p.keep.note(p, t, used, slots)
 	}
 	slot, wrap := p.slot(p.nextUsed), p.usedAs(p.nextUsed)
 	first, rest := used[0], used[1:]
