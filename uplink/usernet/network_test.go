@@ -2,12 +2,16 @@ package usernet
 
 import (
 	"context"
+	"errors"
+	"io"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 
 	"vhostnet/nbl"
 )
@@ -79,4 +83,91 @@ func TestLife(t *testing.T) {
 	if err := on.n.Run(ctx); err == nil {
 		t.Error("a Network runs twice")
 	}
+}
+
+// A Network that ends while connections and flows are open breaks them off, on
+// both sides, and leaves nothing.
+func TestEndWithOpenConnections(t *testing.T) {
+	noLeak(t)
+	l := newLab(t, Options{Host: true})
+	g := newTestGuest(l, 1, nbl.UplinkFeatures)
+	broken := make(chan error, 8)
+	at := server(t, "127.0.0.1:0", func(c net.Conn) {
+		_, err := io.Copy(io.Discard, c)
+		broken <- err
+	})
+	for range cap(broken) {
+		c, err := g.dial(netip.AddrPortFrom(gateways[0], at.Port()))
+		l.must(err)
+		_, err = c.Write([]byte("and nothing more"))
+		l.must(err)
+		t.Cleanup(func() { c.Close() })
+	}
+	udp := echoUDP(t, "127.0.0.1:0")
+	exchange(t, g.dialUDP(netip.AddrPortFrom(gateways[0], udp.Port())), []byte("flow"))
+	l.wait("the connections", func() bool { return l.n.Snapshot().Connections == uint64(cap(broken)) })
+	l.end()
+	for range cap(broken) {
+		select {
+		case err := <-broken:
+			if err == nil {
+				t.Error("the host saw the end of a stream that was broken off")
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("the host's side of a connection is open though the network has ended")
+		}
+	}
+	if s := l.n.Snapshot(); s.Connections != 0 || s.Flows != 0 {
+		t.Errorf("%d connections and %d flows are left", s.Connections, s.Flows)
+	}
+}
+
+// What one side breaks off is broken off on the other, and what it only ends is
+// ended: the other may go on.
+func TestEndsOfConnections(t *testing.T) {
+	noLeak(t)
+	l := newLab(t, Options{Host: true})
+	g := newTestGuest(l, 1, nbl.UplinkFeatures)
+	hosts := make(chan *net.TCPConn, 1)
+	release := make(chan struct{})
+	at := server(t, "127.0.0.1:0", func(c net.Conn) {
+		hosts <- c.(*net.TCPConn)
+		<-release
+	})
+	defer close(release)
+	open := func() (*gonet.TCPConn, *net.TCPConn) {
+		c, err := g.dial(netip.AddrPortFrom(gateways[0], at.Port()))
+		l.must(err)
+		h := <-hosts
+		for _, each := range []net.Conn{c, h} {
+			l.must(each.SetDeadline(time.Now().Add(20 * time.Second)))
+		}
+		return c, h
+	}
+	b := make([]byte, 10)
+
+	guest, host := open() // the guest says its last byte, and hears more
+	l.must(guest.CloseWrite())
+	if _, err := host.Read(b); !errors.Is(err, io.EOF) {
+		t.Errorf("the guest ended its side, the host reads %v", err)
+	}
+	_, err := host.Write([]byte("more"))
+	l.must(err)
+	if n, err := io.ReadFull(guest, b[:4]); err != nil || string(b[:n]) != "more" {
+		t.Errorf("behind its own end the guest reads %q, %v", b[:n], err)
+	}
+	l.must(host.Close())
+	if _, err := guest.Read(b); !errors.Is(err, io.EOF) {
+		t.Errorf("the host closed, the guest reads %v", err)
+	}
+	guest.Close()
+
+	guest, host = open() // the host breaks off
+	l.must(host.SetLinger(0))
+	l.must(host.Close())
+	if _, err := guest.Read(b); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("the host broke off, the guest reads %v", err)
+	}
+	guest.Close()
+	l.wait("the connections to end", func() bool { return l.n.Snapshot().Connections == 0 })
 }
