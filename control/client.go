@@ -18,6 +18,7 @@ import (
 // goroutine. An error that the daemon answered with is an [*Error].
 type Client struct {
 	path string // of the socket, for errors
+	hint string // what to look at when nobody answers
 	http *http.Client
 }
 
@@ -32,7 +33,8 @@ func NewClient(path string) *Client {
 // NewClientOver is NewClient for a way to connect of the caller's; where names
 // it in errors.
 func NewClientOver(where string, dial func(ctx context.Context) (net.Conn, error)) *Client {
-	return &Client{path: where, http: &http.Client{Transport: &http.Transport{
+	hint := "is vhostnet running with --control " + where + ", and may you use it?"
+	return &Client{path: where, hint: hint, http: &http.Client{Transport: &http.Transport{
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		DisableKeepAlives: true, // a Client that is forgotten leaves nothing open
 	}}}
@@ -73,7 +75,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	}
 	resp, err := c.http.Do(r)
 	if err != nil {
-		return nil, fmt.Errorf("control: no answer from %s; is vhostnet running with --control %s, and may you use it? %w", c.path, c.path, bare(err))
+		return nil, fmt.Errorf("control: no answer from %s; %s %w", c.path, c.hint, bare(err))
 	}
 	if resp.StatusCode < 300 && resp.StatusCode != http.StatusAccepted {
 		return resp, nil

@@ -51,6 +51,24 @@
 // his own. Who the caller is the listener knows; an http.Server of the channel's
 // own serves the Handler, and a [Client] made by [NewClientOver] reaches it.
 //
+// # Guests
+//
+// [Guests] is the guest channel: each [Guest] is one VM's, with its port's
+// [GuestPolicy]. A VM is known by its CID on a listener of AF_VSOCK, which all
+// share, or by a unix socket that is its own (hybrid vsock: the monitor connects
+// to PATH_8470 when its guest dials port 8470 of the host). [NewGuestClient] is
+// the other side.
+//
+//	AF_VSOCK    --> Guests.Serve --CID--> Guest --.
+//	PATH_8470   ------------------------> Guest --+--> Handler over the guest's part --> GuestHost
+//
+// A guest sees its port, its queue, its port's filters, counters and events. It
+// may set filters for addresses that no other port has, in its port's VLANs one
+// by one, up to a number, and take back those that it has set; and it may say
+// how many receive buffers are good. It has 8 connections, 2 streams of events
+// and 20 requests a second; what is more waits or is closed, and nobody else
+// waits with it.
+//
 // # Slow callers
 //
 // Bodies, headers, connections and streams are bounded, in length, number and

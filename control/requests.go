@@ -97,9 +97,13 @@ func (h *Handler) queue(id uint16) (any, error) {
 			return q, nil
 		}
 	}
+	return nil, noQueue(id)
+}
+
+func noQueue(id uint16) *Error {
 	e := Errorf(StatusInvalidParameter, "there is no queue %d", id)
 	e.Code = http.StatusNotFound
-	return nil, e
+	return e
 }
 
 // maxBatch bounds a batch of completions.
@@ -181,9 +185,13 @@ func (h *Handler) filter(id uint32) (any, error) {
 			return f, nil
 		}
 	}
+	return nil, noFilter(id)
+}
+
+func noFilter(id uint32) *Error {
 	e := Errorf(StatusInvalidParameter, "there is no filter %d", id)
 	e.Code = http.StatusNotFound
-	return nil, e
+	return e
 }
 
 func (h *Handler) clearFilter(r *http.Request) (any, error) {

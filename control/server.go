@@ -66,31 +66,9 @@ func NewServer(o ServerOptions) (*Server, error) {
 // Serve answers until ctx ends, and returns when nothing of it is left: nil
 // unless the socket failed. It is called once.
 func (s *Server) Serve(ctx context.Context) error {
-	base, cut := context.WithCancel(context.Background()) // of requests: streams end with it
-	defer cut()
-	s.http.BaseContext = func(net.Listener) context.Context { return base }
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		select {
-		case <-ctx.Done():
-		case <-base.Done():
-		}
-		cut()
-		late, cancel := context.WithTimeout(context.Background(), endTime)
-		defer cancel()
-		if err := s.http.Shutdown(late); err != nil {
-			_ = s.http.Close() // callers that are stuck
-		}
-	}()
-	err := s.http.Serve(s.listener)
-	cut()
-	<-ended
+	err := serveUntil(ctx, s.http, s.listener)
 	s.listener.wait()
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return fmt.Errorf("control: %w", err)
+	return err
 }
 
 // Close ends a server that is never served.
