@@ -281,6 +281,7 @@ func (d *Device) ringBroken(i int, err error) {
 // a ring on. The first one of a session allocates the VM's queue.
 func (d *Device) Negotiated(f virtio.Features) {
 	d.features.Store(uint64(f))
+	d.guestCame()
 	if d.queue == 0 {
 		d.allocateQueue()
 	}

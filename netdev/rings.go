@@ -272,6 +272,7 @@ func (d *Device) Disconnected() {
 		d.EnableRing(i, false)
 	}
 	d.freeQueue()
+	d.guestLeft()
 	d.nic.SetMemory(nil)
 	if d.o.Queue == QueueManual {
 		d.account() // the queue stays, without the guest's memory

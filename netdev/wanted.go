@@ -20,7 +20,7 @@ type Origin uint8
 const (
 	OriginConfiguration Origin = iota // the port's own address
 	OriginControl                     // the control API
-	OriginGuest                       // the guest itself, over its channel
+	OriginGuest                       // the guest itself, over its channel; they go with its front-end
 )
 
 // String is the origin in one word.
@@ -50,6 +50,7 @@ const maxWanted = 1024
 type wantedFilters struct {
 	mu    sync.Mutex
 	queue queues.QueueID // that they are set on; 0: none, as no ring runs
+	guest bool           // there is one, with a driver
 	list  []wanted
 }
 
@@ -88,6 +89,9 @@ func (d *Device) Want(origin Origin, f queues.Filter, by *queues.Binding) (Wante
 	w := &d.wanted
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if origin == OriginGuest && !w.guest {
+		return Wanted{}, fmt.Errorf("netdev: port %q has no guest now whose filter it could be: %w", d.o.Name, queues.StatusInvalidParameter)
+	}
 	if at := w.find(f); at >= 0 {
 		return Wanted{}, fmt.Errorf("netdev: port %q has the filter already (origin: %s): %w", d.o.Name, w.list[at].Origin, queues.StatusInvalidParameter)
 	}
@@ -102,8 +106,8 @@ func (d *Device) Want(origin Origin, f queues.Filter, by *queues.Binding) (Wante
 	return added.Wanted, nil
 }
 
-// Unwant takes back a filter that Want was asked for by the same origin, and
-// clears it if it is set. It may be called concurrently with everything.
+// Unwant takes back a filter that Want was asked for by the same origin, or by a
+// guest if it is the control API that asks, and clears it if it is set. It may be called concurrently with everything.
 func (d *Device) Unwant(origin Origin, wish queues.Filter) error {
 	w := &d.wanted
 	w.mu.Lock()
@@ -113,7 +117,7 @@ func (d *Device) Unwant(origin Origin, wish queues.Filter) error {
 		return fmt.Errorf("netdev: port %q has no such filter: %w", d.o.Name, queues.StatusFileNotFound)
 	}
 	f, queue := w.list[at], w.queue
-	if f.Origin != origin {
+	if f.Origin != origin && (origin != OriginControl || f.Origin != OriginGuest) {
 		w.mu.Unlock()
 		return fmt.Errorf("netdev: the filter of port %q is of the origin %s, not %s: %w", d.o.Name, f.Origin, origin, queues.StatusInvalidParameter)
 	}
@@ -206,4 +210,21 @@ func (d *Device) dropFilters() {
 	for i := range w.list {
 		w.list[i].ID = 0
 	}
+}
+
+// guestCame notes that a guest may have filters of its own.
+func (d *Device) guestCame() {
+	d.wanted.mu.Lock()
+	defer d.wanted.mu.Unlock()
+	d.wanted.guest = true
+}
+
+// guestLeft makes the port forget what its guest wanted: the next one may be
+// another. The filters are not set any more, as the rings have stopped.
+func (d *Device) guestLeft() {
+	w := &d.wanted
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.guest = false
+	w.list = slices.DeleteFunc(w.list, func(f wanted) bool { return f.Origin == OriginGuest })
 }

@@ -46,7 +46,7 @@ func TestWantedFilters(t *testing.T) {
 	fe := r.connect("a", vutest.Options{})
 	b := r.connect("b", vutest.Options{})
 	r.wantSet("a", macA[5], 1)
-	late, err := a.Want(netdev.OriginGuest, filter(2), by)
+	late, err := a.Want(netdev.OriginControl, filter(2), by)
 	r.must(err)
 	if late.ID == 0 {
 		t.Error("a filter is not set on a queue that runs")
@@ -62,7 +62,7 @@ func TestWantedFilters(t *testing.T) {
 		{"again", second(a.Want(netdev.OriginControl, filter(1), by)), queues.StatusInvalidParameter},
 		{"own again", second(a.Want(netdev.OriginControl, queues.Filter{MAC: macA}, by)), queues.StatusInvalidParameter},
 		{"a group", second(a.Want(netdev.OriginControl, queues.Filter{MAC: [6]byte{1}}, by)), queues.StatusInvalidParameter},
-		{"of another origin", a.Unwant(netdev.OriginControl, filter(2)), queues.StatusInvalidParameter},
+		{"of another origin", a.Unwant(netdev.OriginGuest, filter(2)), queues.StatusInvalidParameter},
 		{"of the configuration", a.Unwant(netdev.OriginControl, queues.Filter{MAC: macA}), queues.StatusInvalidParameter},
 		{"unknown", a.Unwant(netdev.OriginControl, filter(9)), queues.StatusFileNotFound},
 	} {
@@ -82,9 +82,42 @@ func TestWantedFilters(t *testing.T) {
 	r.must(a.Unwant(netdev.OriginControl, filter(1)))
 	fe = r.connect("a", vutest.Options{})
 	r.wantSet("a", macA[5], 2)
-	r.must(a.Unwant(netdev.OriginGuest, filter(2)))
+	r.must(a.Unwant(netdev.OriginControl, filter(2)))
 	r.wantSet("a", macA[5])
 	exchange(t, b, fe, 0, frame(macA, macB, 60, 2))
+}
+
+// What a guest wants is set again when its driver starts again, and forgotten
+// when its front-end leaves: the next guest may be another.
+func TestGuestsFilters(t *testing.T) {
+	r := newRig(t, 1, netdev.Options{Name: "a", MAC: macA})
+	a, by := r.devices["a"], r.adapter.Bind("guests")
+	filter := func(n byte) queues.Filter { return queues.Filter{MAC: [6]byte{0x52, 0x54, 0, 0, 1, n}} }
+	if _, err := a.Want(netdev.OriginGuest, filter(1), by); queues.StatusOf(err) != queues.StatusInvalidParameter {
+		t.Errorf("a guest that is not there wants a filter: %v", err)
+	}
+	fe := r.connect("a", vutest.Options{})
+	for n := range byte(3) {
+		_, err := a.Want(netdev.OriginGuest, filter(n+1), by)
+		r.must(err)
+	}
+	_, err := a.Want(netdev.OriginControl, filter(9), by)
+	r.must(err)
+	r.must(a.Unwant(netdev.OriginGuest, filter(1)))
+	r.must(a.Unwant(netdev.OriginControl, filter(2))) // the host may take it back, too
+	r.wantSet("a", macA[5], 3, 9)
+	r.must(fe.Stop(t.Context()))
+	r.wantSet("a")
+	_, err = fe.Start(t.Context())
+	r.must(err)
+	r.wantSet("a", macA[5], 3, 9)
+	fe.Disconnect()
+	r.waitFor("the queue to be freed", func() bool { return len(r.adapter.EnumQueues()) == 1 })
+	if _, err := a.Want(netdev.OriginGuest, filter(1), by); queues.StatusOf(err) != queues.StatusInvalidParameter {
+		t.Errorf("a guest that has gone wants a filter: %v", err)
+	}
+	r.connect("a", vutest.Options{})
+	r.wantSet("a", macA[5], 9)
 }
 
 func second[T any](_ T, err error) error { return err }

@@ -98,6 +98,22 @@ func ListenOwner(path string) (l *net.UnixListener, remove func(), err error) {
 	return l, file.remove, err
 }
 
+// ListenFile binds a unix socket at path as a port's socket is bound, with the
+// permissions of Mode, Owner and Group in [Options]. It is for sockets beside the
+// ports', to which the same programs connect. remove removes the file after the
+// listener has been closed.
+func ListenFile(path string, mode os.FileMode, owner, group string) (l *net.UnixListener, remove func(), err error) {
+	if path == "" || abstract(path) {
+		return nil, nil, fmt.Errorf("vhostuser: want the path of a file, not %q", path)
+	}
+	a, err := newAccess(mode, owner, group)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, file, err := listen(path, a)
+	return l, file.remove, err
+}
+
 // ownerOnly runs before the socket is bound, so that its file is never open to
 // others, not even until admit has run: Linux takes the file's mode from the
 // socket.

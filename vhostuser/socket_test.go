@@ -2,7 +2,9 @@ package vhostuser
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -180,5 +182,27 @@ func TestListenOwner(t *testing.T) {
 			t.Error(err)
 		}
 		defer remove()
+	}
+}
+
+// A socket beside a port's has the permissions that are asked for.
+func TestListenFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	for _, bad := range []struct{ path, owner string }{{"", ""}, {"@name", ""}, {path, "no such user"}} {
+		if _, _, err := ListenFile(bad.path, 0o660, bad.owner, ""); err == nil {
+			t.Errorf("listening at %q for %q", bad.path, bad.owner)
+		}
+	}
+	l, remove, err := ListenFile(path, 0o620, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeSocket|0o620 {
+		t.Errorf("%v, %v; want a socket of mode 0620", info, err)
+	}
+	_ = l.Close()
+	remove()
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file is left: %v", err)
 	}
 }

@@ -340,16 +340,24 @@ func TestControlSocketIsOne(t *testing.T) {
 	}
 }
 
-// A guest's part of the API is made by the same backend with another origin.
+// A guest's part of the API is made by the same backend with another origin: it
+// drops what is its own, and the operator's drops that, too.
 func TestOriginsAreApart(t *testing.T) {
 	a := runAPI(t, "web,mac=52:54:00:00:00:61")
+	connect(t, a.path("web"), vutest.Options{})
 	guest := &backend{d: a.daemon, origin: netdev.OriginGuest}
 	address := control.Address{MAC: "52:54:00:00:00:63"}
-	if f, err := guest.SetFilter(control.FilterRequest{Port: "web", Address: address}); err != nil || f.Origin != "guest" {
-		t.Errorf("%+v, %v", f, err)
+	for _, drop := range []func() error{
+		func() error { return guest.DropFilter("web", address) },
+		func() error { return a.DropFilter(t.Context(), "web", address) },
+	} {
+		if f, err := guest.SetFilter(control.FilterRequest{Port: "web", Address: address}); err != nil || f.Origin != "guest" {
+			t.Errorf("%+v, %v", f, err)
+		}
+		a.must(drop())
 	}
-	if err := a.DropFilter(t.Context(), "web", address); status(err) != control.StatusInvalidParameter {
-		t.Errorf("the operator's API drops a guest's filter: %v", err)
+	a.must(second(a.SetFilter(t.Context(), control.FilterRequest{Port: "web", Address: address})))
+	if err := guest.DropFilter("web", address); status(err) != control.StatusInvalidParameter {
+		t.Errorf("a guest drops the operator's filter: %v", err)
 	}
-	a.must(guest.DropFilter("web", address))
 }
