@@ -111,6 +111,9 @@ func (b *backend) SetFilter(r control.FilterRequest) (control.Filter, error) {
 	}
 	out := control.Filter{Port: p.name, Origin: b.origin.String(), Address: addressOf(f.MAC, f.VLAN)}
 	if p.vm.device.QueueMode() == netdev.QueueAuto {
+		if b.origin == netdev.OriginControl {
+			b.d.guests.giveWay(p.spec, f.MAC)
+		}
 		w, err := p.vm.device.Want(b.origin, f, b.verbs())
 		if err != nil {
 			return control.Filter{}, ndis(err)

@@ -74,6 +74,7 @@ func (p *portSpec) describe() map[string]string {
 	set("transparent", "on", p.transparent)
 	set("mirror", p.mirror, p.mirror != "")
 	set("sink", "on", p.sink)
+	p.guest.describe(set)
 	return o
 }
 

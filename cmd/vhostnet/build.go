@@ -49,6 +49,7 @@ func (d *daemon) assemble(c config) (err error) {
 		return err
 	}
 	d.verbs = d.adapter.Bind("control API")
+	d.guests = newGuestChannel(d)
 	d.freeCtx, d.endFree = context.WithCancel(context.Background())
 	if err := d.adapter.Restart(); err != nil {
 		return err
@@ -106,6 +107,7 @@ func (d *daemon) abandon() {
 		_ = closeSoon(p.behind)
 	}
 	d.control.close()
+	d.guests.close()
 	if d.adapter != nil {
 		_ = d.adapter.Close(context.Background())
 	}
@@ -155,6 +157,10 @@ func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (_ *vm, err error) 
 			v.server.Close()
 			return nil, spec.said.wrong(err)
 		}
+	}
+	if v.guest, err = d.newGuest(spec); err != nil {
+		v.server.Close()
+		return nil, err
 	}
 	return v, nil
 }

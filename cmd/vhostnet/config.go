@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"vhostnet/control"
 )
 
 // config is what the flags and the configuration file mean.
@@ -24,6 +26,7 @@ type config struct {
 	control  string       // where the control API is served; "": nowhere
 	saidCtl  origin       // of control, for errors
 	stateDir string       // "": nothing is kept
+	guest    uint32       // port of vsock at which guests call
 	interval time.Duration
 	json     bool // form of the counters
 	logJSON  bool
@@ -219,6 +222,11 @@ func (o *runOptions) parseOutput(c *config) error {
 		if !slices.Contains(s.words, s.value) {
 			errs = append(errs, o.said(s.setting, s.value).errorf("want %s", listOf(s.words)))
 		}
+	}
+	if c.guest = o.guestPort; c.guest > maxGuestPort {
+		errs = append(errs, o.said("guest-port", strconv.FormatUint(uint64(c.guest), 10)).errorf("want 1 to %d, or 0 for %d", uint32(maxGuestPort), control.GuestPort))
+	} else if c.guest == 0 {
+		c.guest = control.GuestPort
 	}
 	if c.control = o.control; c.control != "" {
 		c.saidCtl = o.said("control", o.control)

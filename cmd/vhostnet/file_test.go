@@ -49,7 +49,7 @@ func sameConfig(t *testing.T, what string, got, want config) {
 		}
 		return c
 	}
-	if diff := cmp.Diff(strip(want), strip(got), cmp.AllowUnexported(config{}, portSpec{}, socketAccess{}, switching{}, origin{}, uplinkSpec{}, tapSpec{}, userSpec{}),
+	if diff := cmp.Diff(strip(want), strip(got), cmp.AllowUnexported(config{}, portSpec{}, socketAccess{}, switching{}, guestOptions{}, origin{}, uplinkSpec{}, tapSpec{}, userSpec{}),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 		t.Errorf("%s:\n%s", what, diff)
 	}

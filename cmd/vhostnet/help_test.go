@@ -23,7 +23,7 @@ func TestHelp(t *testing.T) {
 		}
 		_, examples, _ := strings.Cut(out, "Examples:\n")
 		examples, _, _ = strings.Cut(examples, "\n\nFlags:")
-		if !strings.Contains(examples, "vhostnet "+c.Name()) && c.HasParent() {
+		if !strings.Contains(examples, c.CommandPath()) && c.HasParent() {
 			t.Errorf("help of %q has no example of it:\n%s", c.CommandPath(), out)
 		}
 		if c.Long == "" || !strings.Contains(out, c.Long) || c.Short == "" {

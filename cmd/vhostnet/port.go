@@ -34,6 +34,7 @@ type portSpec struct {
 
 	queue   netdev.QueueMode
 	statics []vswitch.Address // of stations behind the port
+	guest   guestOptions
 	switching
 	uplink *uplinkSpec // nil: a VM's port
 }
@@ -111,11 +112,14 @@ func (p *portSpec) consistent() error {
 	case p.fd >= 0 && p.access != socketAccess{}:
 		return errors.New("fd: the mode, owner and group of an inherited socket are those that it has; want them left out")
 	}
-	return nil
+	return p.guest.consistent(p.queue)
 }
 
 func (p *portSpec) option(key, value string) (err error) {
 	if known, err := p.switching.option(key, value); known {
+		return err
+	}
+	if known, err := p.guest.option(key, value); known {
 		return err
 	}
 	switch key {
@@ -159,7 +163,7 @@ func (p *portSpec) option(key, value string) (err error) {
 			return fmt.Errorf("%s=%s: %w", key, value, err)
 		}
 	default:
-		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, queue, static, vlan, trunk, native, protected, mirror, sink, transparent, role, inflight, socket-mode, socket-owner and socket-group", key)
+		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, queue, static, vlan, trunk, native, protected, mirror, sink, transparent, guest, guest-cid, guest-socket, guest-filters, role, inflight, socket-mode, socket-owner and socket-group", key)
 	}
 	return err
 }
@@ -210,6 +214,7 @@ func parseMask(s string) (mask virtio.Features, err error) {
 func joinPorts(ports []portSpec, host string) error {
 	var errs []error
 	names, paths, fds := map[string]bool{}, map[string]string{}, map[int]string{}
+	guests := guestsSeen{}
 	for i := range ports {
 		p := &ports[i]
 		if names[p.name] {
@@ -224,6 +229,7 @@ func joinPorts(ports []portSpec, host string) error {
 			}
 			paths[path] = p.name
 		}
+		errs = append(errs, guests.add(p))
 		if p.fd >= 0 {
 			if other := fds[p.fd]; other != "" {
 				errs = append(errs, p.said.errorf("descriptor %d is already the socket of port %s; each VM needs its own", p.fd, other))

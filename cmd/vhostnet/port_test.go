@@ -31,7 +31,7 @@ func TestParsePort(t *testing.T) {
 	} {
 		want.said = origin{what: "--port " + want.name}
 		got, err := parsePort(s)
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(portSpec{}, socketAccess{}, switching{}, origin{}, uplinkSpec{})); err != nil || diff != "" {
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(portSpec{}, socketAccess{}, switching{}, guestOptions{}, origin{}, uplinkSpec{})); err != nil || diff != "" {
 			t.Errorf("%s: %v\n%s", s, err, diff)
 		}
 	}

@@ -30,15 +30,17 @@ type vm struct {
 	device    *netdev.Device
 	server    *vhostuser.Server
 	connected atomic.Bool // a front-end is
+	guest     *guest      // nil: it may not call
 
 	queues sync.Mutex // held while the control API allocates a queue for it
 	left   bool       // none is any more; under queues
 }
 
-func (v *vm) Serve(ctx context.Context) error { return v.server.Serve(ctx) }
+func (v *vm) Serve(ctx context.Context) error { return v.guest.beside(ctx, v.server.Serve) }
 func (v *vm) Drain(ctx context.Context) error { return v.device.Drain(ctx) }
 
 func (v *vm) Close(ctx context.Context) error {
+	v.guest.close()
 	v.server.Close()
 	return v.device.Close(ctx)
 }

@@ -68,7 +68,7 @@ func newRootCommand(out, log io.Writer) *cobra.Command {
 	root.Flags().BoolVar(&capabilities, "print-capabilities", false, "describe the program as JSON, for management software, and exit")
 	opts.addSettings(root)
 	hideSettings(root)
-	root.AddCommand(newRunCommand(&runOptions{out: out, log: log}), newCheckCommand(out, log), newConformCommand(out, log), newVersionCommand(out), newCompletionCommand(out))
+	root.AddCommand(newRunCommand(&runOptions{out: out, log: log}), newCheckCommand(out, log), newConformCommand(out, log), newGuestCommand(out), newVersionCommand(out), newCompletionCommand(out))
 	root.AddCommand(buildCommands()...)
 	root.SetHelpCommand(newHelpCommand())
 	for _, c := range root.Commands() {
@@ -102,7 +102,7 @@ func newHelpCommand() *cobra.Command {
 			found.InitDefaultVersionFlag()
 			return found.Help()
 		},
-		ValidArgs: []string{"run", "check", "conform", "version", "completion"},
+		ValidArgs: []string{"run", "check", "conform", "guest", "version", "completion"},
 	}
 }
 

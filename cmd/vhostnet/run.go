@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"vhostnet/control"
 )
 
 // runOptions are the flags of run, as they were given.
@@ -35,6 +37,7 @@ type runOptions struct {
 	logFormat   string
 	logLevel    string
 	control     string
+	guestPort   uint32
 	file        string // a configuration file; "": none
 
 	flags     *pflag.FlagSet       // which settings were given, where there is a file
@@ -83,6 +86,11 @@ A port is NAME=PATH and, behind commas, options:
   queue=manual   the VM's queue is driven by "vhostnet queues" and "vhostnet
                  filters", not by its connection (default: auto)
   static=A+B     addresses behind the VM that are not learned, MAC or MAC/VLAN
+  guest-cid=N, guest-socket=PATH
+                 the VM may call by AF_VSOCK, as CID N, or by hybrid vsock, at
+                 PATH_8470 (Firecracker, Cloud Hypervisor): "vhostnet guest"
+  guest=WHAT     see (default: it looks at its port) or filters (it also sets
+                 guest-filters=N filters, default 32, for addresses of nobody)
   frontend=NAME  masks that a front-end needs: qemu, cloud-hypervisor, crosvm,
                  libkrun, dpdk
   inflight=on    offer inflight regions (Cloud Hypervisor), and no packed rings
@@ -190,6 +198,7 @@ func (o *runOptions) addSettings(cmd *cobra.Command) {
 	f.StringVar(&o.cpus, "cpus", "", "pin the workers to these CPUs, a `LIST` such as 0,2")
 	f.StringVar(&o.placement, "placement", "spread", "`WAY` of ports to workers: spread, or balance by load")
 	f.StringVar(&o.control, "control", "", "serve the control API on a socket at `PATH`")
+	f.Uint32Var(&o.guestPort, "guest-port", control.GuestPort, "guests call at the vsock port `N`")
 	f.DurationVar(&o.stats, "stats", 0, "print counters every `INTERVAL`, such as 1s")
 	f.StringVarP(&o.output, "output", "o", "table", "`FORM` of the counters: table or json")
 	f.StringVar(&o.logFormat, "log-format", "text", "`FORM` of the log: text or json")
@@ -198,7 +207,7 @@ func (o *runOptions) addSettings(cmd *cobra.Command) {
 	complete(cmd, "placement", placements)
 	complete(cmd, "log-format", logFormats)
 	complete(cmd, "log-level", logLevels)
-	for _, flag := range []string{"socket-mode", "workers", "cpus", "stats"} {
+	for _, flag := range []string{"socket-mode", "workers", "cpus", "stats", "guest-port"} {
 		complete(cmd, flag, nil)
 	}
 }

@@ -36,6 +36,7 @@ type daemon struct {
 	endFree context.CancelFunc
 	hub     control.Hub
 	control *controlSocket
+	guests  *guestChannel
 
 	budget *sharedmem.Budget // of all guests' memory
 	ports  *ports
@@ -108,6 +109,7 @@ func (d *daemon) run(ctx context.Context, c config, r *reporter, asked <-chan os
 	if d.control != nil {
 		reporting.Go(func() { controlErr = d.control.serve(serving) })
 	}
+	reporting.Go(func() { d.guests.serve(serving) })
 	notify(d.log, sd.SdNotifyReady)
 	if c.reload != nil {
 		reporting.Go(func() { d.reloads(serving, c) })

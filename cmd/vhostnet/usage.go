@@ -65,7 +65,7 @@ func unknownFlag(cmd *cobra.Command, e *pflag.NotExistError) error {
 // kindOf says what values a flag takes whose type is not a string.
 func kindOf(f *pflag.Flag) string {
 	switch f.Value.Type() {
-	case "int":
+	case "int", "uint32":
 		return "a number"
 	case "duration":
 		return "a time with its unit, such as 500ms, 1s or 1m"
