@@ -113,6 +113,7 @@ var rules = map[string]rule{
 	"integration/stream":      {level: 8},
 	"integration":             {level: 9, imports: list("integration/agent integration/stream"), syscall: true},
 	"integration/guest":       {level: 9, imports: list("integration/agent integration/stream"), syscall: true},
+	"integration/frontend":    {level: 8, imports: list("vhostuser/vutest"), syscall: true},
 	"integration/demo":        {level: 10, imports: list("integration"), syscall: true},
 	"integration/conformance": {level: 10, imports: list("integration"), syscall: true},
 }
