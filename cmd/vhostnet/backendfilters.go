@@ -112,7 +112,7 @@ func (b *backend) SetFilter(r control.FilterRequest) (control.Filter, error) {
 	out := control.Filter{Port: p.name, Origin: b.origin.String(), Address: addressOf(f.MAC, f.VLAN)}
 	if p.vm.device.QueueMode() == netdev.QueueAuto {
 		if b.origin == netdev.OriginControl {
-			b.d.guests.giveWay(p.spec, f.MAC)
+			b.d.guests.giveWay(p.spec, func(mac [6]byte) bool { return mac == f.MAC })
 		}
 		w, err := p.vm.device.Want(b.origin, f, b.verbs())
 		if err != nil {

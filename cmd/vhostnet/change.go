@@ -23,7 +23,7 @@ func (d *daemon) addPort(spec portSpec) (*port, error) {
 		d.ports.drop(p)
 		return nil, err
 	}
-	d.guests.giveWay(p.spec, p.spec.mac)
+	d.guests.giveWay(p.spec, p.spec.has)
 	d.announcePort(p.spec)
 	d.hub.Publish(control.Event{Kind: control.EventPortAdded, Port: p.name})
 	return p, nil

@@ -65,22 +65,22 @@ func (g *guestChannel) close() {
 	}
 }
 
-// giveWay takes an address that a port has now away from guests of other ports
-// that have filters of it.
-func (g *guestChannel) giveWay(to portSpec, mac [6]byte) {
+// giveWay takes addresses that a port has now away from guests of other ports
+// that have filters of them.
+func (g *guestChannel) giveWay(to portSpec, has func(mac [6]byte) bool) {
 	g.Exclude(func() {
 		for _, p := range g.d.ports.all() {
 			if p.vm == nil || p.name == to.name || !p.spec.meets(to.switching) {
 				continue
 			}
 			for _, w := range p.vm.device.Wanted() {
-				if w.Origin != netdev.OriginGuest || w.MAC != mac {
+				if w.Origin != netdev.OriginGuest || !has(w.MAC) {
 					continue
 				}
 				if err := p.vm.device.Unwant(netdev.OriginGuest, w.Filter); err != nil {
 					continue // the guest was faster, or has gone
 				}
-				g.d.log.Info("a guest's filter gave way to another port", "port", p.name, "to", to.name, "mac", net.HardwareAddr(mac[:]).String())
+				g.d.log.Info("a guest's filter gave way to another port", "port", p.name, "to", to.name, "mac", net.HardwareAddr(w.MAC[:]).String())
 			}
 		}
 	})
@@ -146,7 +146,7 @@ type guestHost struct{ backend }
 var _ control.GuestHost = (*guestHost)(nil)
 
 // Taken reports whether a port that shares a VLAN with this one has an address:
-// what it was told, its filters, or what the switch knows.
+// what is its own, its filters, or what the switch knows.
 func (h *guestHost) Taken(port string, mac [6]byte) bool {
 	self := h.d.ports.find(port)
 	if self == nil {
@@ -156,7 +156,7 @@ func (h *guestHost) Taken(port string, mac [6]byte) bool {
 	for _, p := range h.d.ports.all() {
 		if p != self && p.spec.meets(self.spec.switching) {
 			others[p.name] = true
-			if p.spec.mac == mac {
+			if p.spec.has(mac) {
 				return true
 			}
 		}

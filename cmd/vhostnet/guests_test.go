@@ -4,29 +4,38 @@ import (
 	"bytes"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
 
 	"vhostnet/control"
+	"vhostnet/uplink/usernet"
 	"vhostnet/vhostuser/vutest"
+	"vhostnet/vswitch"
 )
 
 // runGuests runs a daemon whose ports' guests call at sockets of their own.
-// Behind a port's name are its options.
+// Behind a port's name are its options; "uplink WHAT" is one.
 func runGuests(t *testing.T, names ...string) (a *api, call func(name string) *control.Client) {
 	t.Helper()
 	a = &api{}
+	ports := slices.DeleteFunc(slices.Clone(names), func(s string) bool { return strings.HasPrefix(s, "uplink ") })
 	a.running = runDaemonWith(t, func(r *running, o *runOptions) {
 		o.control = r.path("control")
+		for _, s := range names {
+			if uplink, ok := strings.CutPrefix(s, "uplink "); ok {
+				o.uplinks = append(o.uplinks, uplink)
+			}
+		}
 		for i := range o.ports {
 			if strings.Contains(o.ports[i], "guest=") {
 				name, _, _ := strings.Cut(o.ports[i], "=")
 				o.ports[i] += ",guest-socket=" + r.path(name+".vsock")
 			}
 		}
-	}, names...)
+	}, ports...)
 	a.Client = control.NewClient(a.path("control"))
 	return a, func(name string) *control.Client { return control.NewClient(a.path(name + ".vsock_8470")) }
 }
@@ -91,6 +100,31 @@ func TestGuestSetsFilters(t *testing.T) {
 	}
 }
 
+// The gateway's address is taken before it has sent anything.
+func TestGuestAndGateway(t *testing.T) {
+	a, call := runGuests(t, "web,guest=filters,mac="+webMAC, "uplink user")
+	connect(t, a.path("web"), vutest.Options{})
+	gateway := net.HardwareAddr(usernet.DefaultMAC[:]).String()
+	if err := second(call("web").SetFilter(t.Context(), guestFilter(gateway))); status(err) != control.StatusNotAccepted {
+		t.Errorf("the gateway's address: %v", err)
+	}
+	for _, c := range []struct {
+		what string
+		spec portSpec
+		mac  [6]byte
+		has  bool
+	}{
+		{"a gateway that is told its own", portSpec{uplink: &uplinkSpec{kind: "user", user: userSpec{mac: [6]byte{2, 1}}}}, [6]byte{2, 1}, true},
+		{"and not the other", portSpec{uplink: &uplinkSpec{kind: "user", user: userSpec{mac: [6]byte{2, 1}}}}, usernet.DefaultMAC, false},
+		{"a TAP device that is not there", portSpec{uplink: &uplinkSpec{kind: "tap", tap: tapSpec{device: "none"}}}, [6]byte{2, 1}, false},
+		{"a station behind a VM", portSpec{statics: []vswitch.Address{{MAC: [6]byte{2, 1}, VLAN: 7}}}, [6]byte{2, 1}, true},
+	} {
+		if got := c.spec.has(c.mac); got != c.has {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+}
+
 // The host goes before its guests: a port that is added, and a filter that is
 // set, with an address of which a guest has a filter.
 func TestGuestGivesWay(t *testing.T) {
@@ -115,6 +149,12 @@ func TestGuestGivesWay(t *testing.T) {
 	}
 	if err := second(guest.SetFilter(ctx, guestFilter(nestedMAC))); status(err) != control.StatusNotAccepted {
 		t.Errorf("the address of a port that was added: %v", err)
+	}
+	const behind = "52:54:00:00:00:67"
+	a.must(second(guest.SetFilter(ctx, guestFilter(behind))))
+	a.must(second(a.AddPort(ctx, control.PortRequest{Name: "router", Socket: a.path("router"), Options: map[string]string{"static": behind}})))
+	if has(behind) {
+		t.Error("a guest keeps the address of a station behind a port that was added")
 	}
 	const other = "52:54:00:00:00:64"
 	a.must(second(guest.SetFilter(ctx, guestFilter(other))))
