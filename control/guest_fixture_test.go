@@ -18,12 +18,13 @@ import (
 type fakeHost struct {
 	fake
 	filters []Filter
-	taken   [6]byte
+	taken   [6]byte // by db
+	seen    [6]byte // at db
 	nextID  uint32
 }
 
 func newFakeHost() *fakeHost {
-	h := &fakeHost{nextID: 10, taken: [6]byte{2, 0, 0, 0, 0, 0xdb}}
+	h := &fakeHost{nextID: 10, taken: [6]byte{2, 0, 0, 0, 0, 0xdb}, seen: [6]byte{2, 0, 0, 0, 0, 0xdc}}
 	h.ports = []Port{
 		{Name: "web", Kind: "vm", Socket: "/run/web.sock", Options: map[string]string{"vlan": "10"}, MAC: "02:00:00:00:00:aa", Link: "up", Connected: true, Queue: 1},
 		{Name: "db", Kind: "vm", Link: "up", Queue: 2},
@@ -54,6 +55,8 @@ func (h *fakeHost) Taken(port string, mac [6]byte) bool {
 		return f.Port != port && f.MAC == net.HardwareAddr(mac[:]).String()
 	})
 }
+
+func (h *fakeHost) Seen(port string, mac [6]byte) bool { return port != "db" && mac == h.seen }
 
 func (h *fakeHost) SetGuestFilter(port string, a Address) (Filter, error) {
 	time.Sleep(time.Millisecond) // room for another guest

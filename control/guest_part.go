@@ -11,8 +11,10 @@ import (
 type GuestHost interface {
 	Backend
 	// Taken reports whether another port that shares a VLAN with this one has an
-	// address: as its own, by a filter, or because the switch knows it there.
+	// address, as its own or by a filter. It waits for nobody.
 	Taken(port string, mac [6]byte) bool
+	// Seen reports whether the switch has seen an address at such a port lately.
+	Seen(port string, mac [6]byte) bool
 	// SetGuestFilter sets a filter of the origin guest. The port keeps it until
 	// its front-end disconnects, and has none while there is no front-end.
 	SetGuestFilter(port string, a Address) (Filter, error)
@@ -32,8 +34,8 @@ type guestPart struct {
 	host   GuestHost
 	port   string
 	policy GuestPolicy
-	// changing is held from the look at who has an address until it is set. All
-	// guests of a host share it.
+	// changing is held from the look at who has an address until it is set, so
+	// nobody is waited for meanwhile. All guests of a host share it.
 	changing *sync.Mutex
 	events   *Hub // of the port
 }
@@ -100,13 +102,17 @@ func (p *guestPart) SetFilter(r FilterRequest) (Filter, error) {
 	if err != nil {
 		return Filter{}, err
 	}
+	taken := Errorf(StatusNotAccepted, "%s is the address of another port", r.MAC)
+	if p.host.Seen(p.port, mac) {
+		return Filter{}, taken
+	}
 	p.changing.Lock()
 	defer p.changing.Unlock()
 	if n := p.count(); n >= p.policy.Filters {
 		return Filter{}, Errorf(StatusResources, "the guest has set %d filters, which is as many as it may have; clear one first", n)
 	}
 	if p.host.Taken(p.port, mac) {
-		return Filter{}, Errorf(StatusNotAccepted, "%s is the address of another port", r.MAC)
+		return Filter{}, taken
 	}
 	return p.host.SetGuestFilter(p.port, r.Address)
 }

@@ -76,6 +76,7 @@ func TestGuestFilters(t *testing.T) {
 		{Address{MAC: "01:00:5e:00:00:01"}, StatusInvalidParameter, "frames to groups"},
 		{Address{MAC: "ff:ff:ff:ff:ff:ff"}, StatusInvalidParameter, "frames to groups"},
 		{Address{MAC: "02:00:00:00:00:db"}, StatusNotAccepted, "another port"},
+		{Address{MAC: "02:00:00:00:00:dc"}, StatusNotAccepted, "another port"},
 		{Address{MAC: "02:00:00:00:00:01", VLAN: 30}, StatusNotAccepted, "VLAN 30"},
 		{Address{MAC: "02:00:00:00:00:01", AnyVLAN: true}, StatusNotAccepted, "one by one"},
 		{Address{MAC: "02:00:00:00:00:01", VLAN: 20, AnyVLAN: true}, StatusInvalidParameter, "exclude"},

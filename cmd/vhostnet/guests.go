@@ -145,25 +145,34 @@ type guestHost struct{ backend }
 
 var _ control.GuestHost = (*guestHost)(nil)
 
-// Taken reports whether a port that shares a VLAN with this one has an address:
-// what is its own, its filters, or what the switch knows.
-func (h *guestHost) Taken(port string, mac [6]byte) bool {
-	self := h.d.ports.find(port)
-	if self == nil {
-		return true // it is being removed
-	}
-	others := map[string]bool{}
+// others are the ports that share a VLAN with the one of a name, by theirs.
+func (h *guestHost) others(name string) map[string]*port {
+	list, self := map[string]*port{}, h.d.ports.find(name)
 	for _, p := range h.d.ports.all() {
-		if p != self && p.spec.meets(self.spec.switching) {
-			others[p.name] = true
-			if p.spec.has(mac) {
-				return true
-			}
+		if p != self && self != nil && p.spec.meets(self.spec.switching) {
+			list[p.name] = p
+		}
+	}
+	return list
+}
+
+// Taken reports whether another port that shares a VLAN with this one has an
+// address: its own, or by a filter.
+func (h *guestHost) Taken(port string, mac [6]byte) bool {
+	others := h.others(port)
+	for _, p := range others {
+		if p.spec.has(mac) {
+			return true
 		}
 	}
 	text := net.HardwareAddr(mac[:]).String()
-	return slices.ContainsFunc(h.Filters(), func(f control.Filter) bool { return others[f.Port] && f.MAC == text }) ||
-		slices.ContainsFunc(h.Table(), func(e control.Entry) bool { return others[e.Port] && e.MAC == text })
+	return slices.ContainsFunc(h.Filters(), func(f control.Filter) bool { return others[f.Port] != nil && f.MAC == text })
+}
+
+// Seen reports whether the switch knows an address at such a port.
+func (h *guestHost) Seen(port string, mac [6]byte) bool {
+	others, text := h.others(port), net.HardwareAddr(mac[:]).String()
+	return slices.ContainsFunc(h.Table(), func(e control.Entry) bool { return others[e.Port] != nil && e.MAC == text })
 }
 
 // SetGuestFilter sets a filter on the queue of a port.
