@@ -30,10 +30,10 @@ type txRing struct {
 	chains [visitChains]virtqueue.Chain
 	lists  [visitChains]*nbl.List // one per chain
 	used   [visitChains]virtqueue.Used
-	lines  sharedmem.Lines        // of the batch, asked for ahead
-	n      int                    // chains that were popped and not pushed back
-	holds  int                    // of them those that a device that drains knows of
-	told   bool                   // the owner knows that q is broken
+	lines  sharedmem.Lines // of the batch, asked for ahead
+	n      int             // chains that were popped and not pushed back
+	holds  int             // of them those that a device that drains knows of
+	told   bool            // the owner knows that q is broken
 
 	givenUp bool // what is taken is dropped, see givenup.go; changed while no worker polls the ring
 }
