@@ -105,14 +105,8 @@ func (o *runOptions) parsePorts(c *config) error {
 		}
 		c.ports = append(c.ports, p)
 	}
-	for _, s := range o.allUplinks() {
-		p, err := parseUplink(s)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		c.ports = append(c.ports, p)
-	}
+	uplinks, err := o.parseUplinks()
+	c.ports, errs = append(c.ports, uplinks...), append(errs, err)
 	p, err := o.conventionalPort()
 	if p != nil {
 		c.ports = append(c.ports, *p)
@@ -126,13 +120,27 @@ func (o *runOptions) parsePorts(c *config) error {
 	return errors.Join(append(errs, joinPorts(c.ports, hostID()))...)
 }
 
-// allUplinks are those of --uplink; VMs without any have the user-mode network.
-func (o *runOptions) allUplinks() []string {
+// parseUplinks reads those of --uplink; VMs without any have the user-mode
+// network.
+func (o *runOptions) parseUplinks() (list []portSpec, err error) {
 	isUplink := func(p portSpec) bool { return p.uplink != nil }
 	if len(o.uplinks) == 0 && len(o.vms) > 0 && !slices.ContainsFunc(o.filePorts, isUplink) {
-		return []string{vmUplink}
+		p, err := vmUplink()
+		return []portSpec{p}, err
 	}
-	return slices.DeleteFunc(slices.Clone(o.uplinks), func(s string) bool { return s == noUplink })
+	var errs []error
+	for _, s := range o.uplinks {
+		if s == noUplink {
+			continue
+		}
+		p, err := parseUplink(s)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		list = append(list, p)
+	}
+	return list, errors.Join(errs...)
 }
 
 // conventionalPort is that of --socket-path and --fd, if they are given.

@@ -50,7 +50,8 @@ func sameConfig(t *testing.T, what string, got, want config) {
 		return c
 	}
 	if diff := cmp.Diff(strip(want), strip(got), cmp.AllowUnexported(config{}, portSpec{}, socketAccess{}, switching{}, guestOptions{}, origin{}, uplinkSpec{}, tapSpec{}, userSpec{}),
-		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("%s:\n%s", what, diff)
 	}
 }
@@ -187,6 +188,13 @@ switch "s" {
     ipv4    = "10.1.0.1/24"
     mtu     = 9000
     forward = ["tcp/[::1]:80/10.1.0.5:80", "udp/127.0.0.1:53/10.1.0.5:53"]
+    domain  = "lab.test"
+    leases  = "/run/leases"
+    reserve = ["web/10.1.0.20"]
+    ntp     = ["192.0.2.1"]
+    resolver  = ["192.0.2.53"]
+    boot      = "/srv/boot"
+    boot_file = ["bios=undionly.kpxe", "menu"]
   }
   uplink "tap" "given" {
     device    = "fd:1001+1002"
@@ -197,7 +205,7 @@ switch "s" {
 	want, err := parseArgs(t, "--workers", "1", "--placement", "balance", "--stats", "1m30s", "-o", "json", "--log-level", "warn",
 		"--socket-mode", "600", "--socket-owner", "7", "--port", "a=@a,socket-mode=666,mtu=9000,trunk=1+3-5+7,transparent=on,frontend=libkrun,mask=mq",
 		"--port", "b=fd:1000", "--uplink", "tap:tap1", "--uplink", "tap:tap0,name=lan,queues=2,mode=interrupt,trunk=10,native=10",
-		"--uplink", "user,host=on,ipv4=10.1.0.1/24,mtu=9000,forward=tcp/[::1]:80/10.1.0.5:80,forward=udp/127.0.0.1:53/10.1.0.5:53",
+		"--uplink", "user,host=on,ipv4=10.1.0.1/24,mtu=9000,forward=tcp/[::1]:80/10.1.0.5:80,forward=udp/127.0.0.1:53/10.1.0.5:53,domain=lab.test,leases=/run/leases,reserve=web/10.1.0.20,ntp=192.0.2.1,resolver=192.0.2.53:53,boot=/srv/boot,boot-file=bios=undionly.kpxe,boot-file=menu",
 		"--uplink", "tap:fd:1001+1002,name=given,protected=on")
 	if err != nil {
 		t.Fatal(err)

@@ -100,6 +100,13 @@ var userKeys = []key{
 	{"mac", "mac", scalar},
 	{"mtu", "mtu", scalar},
 	{"forward", "forward", each},
+	{"domain", "domain", scalar},
+	{"leases", "leases", scalar},
+	{"reserve", "reserve", each},
+	{"resolver", "resolver", each},
+	{"ntp", "ntp", each},
+	{"boot", "boot", scalar},
+	{"boot_file", "boot-file", each},
 }
 
 // bodySchema says which keys and blocks may be in a body of the file.

@@ -87,6 +87,13 @@ var badFlags = []struct {
 	{"--uplink user,forward=tcp", []string{"--uplink user", "forward=tcp", "NETWORK/LISTEN/GUEST"}},
 	{"--uplink user,forward=sctp/127.0.0.1:1/10.0.2.15:80", []string{"--uplink user", "NETWORK/LISTEN/GUEST"}},
 	{"--uplink user,forward=tcp/127.0.0.1:0/192.0.2.1:80", []string{"--uplink user", "no guest's address"}},
+	{"--uplink user,resolver=x", []string{"--uplink user", "resolver=x", "[2001:db8::53]:5353"}},
+	{"--uplink user,ntp=x", []string{"--uplink user", "ntp=x", "time server"}},
+	{"--uplink user,reserve=web", []string{"--uplink user", "reserve=web", "WHO/WHAT"}},
+	{"--uplink user,reserve=web/a$b", []string{"--uplink user", "reserve=web/a$b", "WHO/WHAT"}},
+	{"--uplink user,boot-file=ipxe=", []string{"--uplink user", "boot-file=ipxe=", "ipxe=menu.ipxe"}},
+	{"--uplink user,domain=", []string{"--uplink user", "domain: want a value"}},
+	{"--uplink user,boot=/no/such/directory", []string{"--uplink user", "/no/such/directory"}},
 	{"--uplink user,queues=2", []string{"--uplink user", `"queues"`, "host, ipv4"}},
 	{"--uplink user --port internet=PATH", []string{"--uplink user", "another port has the name"}},
 	{"--uplink tap", []string{"--uplink tap", "tap:tap0", "tap:fd:3"}},
@@ -298,6 +305,7 @@ var goodFlags = []string{
 	"--port web=PATH --fd FD",
 	"--fd FD",
 	"--vm web --uplink none",
+	"--port web=PATH --uplink user,domain=lab.test,leases=DIR/leases,reserve=web/10.0.2.20/fd76:686f:7374::20/www,reserve=52:54:00:00:00:07/10.0.2.21,resolver=127.0.0.1,resolver=[::1]:5353,ntp=192.0.2.1,boot=DIR,boot-file=menu,boot-file=ipxe=menu.ipxe",
 	"--port web=PATH --uplink user,name=out,host=on,ipv4=10.9.0.1/16,ipv6=fd99::1/64,mac=52:55:00:00:00:01,mtu=9000,vlan=7,forward=tcp/127.0.0.1:0/10.9.0.2:80,forward=tcp/unix:PATH2/10.9.0.2:80",
 	"--vm web --vm db,vlan=3,mac=52:54:00:12:34:56",
 	"--port web=PATH --uplink tap:TAP",
@@ -345,7 +353,7 @@ func TestGoodUsage(t *testing.T) {
 			list = strings.ReplaceAll(list, "RUN", runDirectory(t))
 		}
 		list = strings.NewReplacer("PATH2", filepath.Join(dir, "second"), "PATH", filepath.Join(dir, "socket"),
-			"USER", fmt.Sprint(os.Getuid()), "GROUP", fmt.Sprint(os.Getgid()), "CPU", allowedCPU(t), "CONFIG", config, "TAP", fmt.Sprintf("vnu%d", os.Getpid())).Replace(list)
+			"DIR", dir, "USER", fmt.Sprint(os.Getuid()), "GROUP", fmt.Sprint(os.Getgid()), "CPU", allowedCPU(t), "CONFIG", config, "TAP", fmt.Sprintf("vnu%d", os.Getpid())).Replace(list)
 		code, out, log := runHere(ended(), append([]string{"run"}, strings.Fields(list)...)...)
 		if code != exitDone || (out != "") != strings.Contains(args, "--vm") {
 			t.Errorf("vhostnet run %s: exit code %d, output %q, log %q", args, code, out, log)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -20,10 +21,20 @@ type userSpec struct {
 	ipv4, ipv6 netip.Prefix
 	mtu        int
 	forwards   []usernet.Forward
+	services   usernet.Services
 }
 
-// vmUplink is the uplink of --vm, where nothing else is said.
-const vmUplink = "user,host=on"
+// vmUplink is the uplink of --vm, where nothing else is said: the user-mode
+// network, which keeps leases beside the sockets.
+func vmUplink() (portSpec, error) {
+	p, err := parseUplink("user,host=on")
+	if err != nil {
+		return p, err
+	}
+	dir, err := runtimeDir()
+	p.uplink.user.services.Leases = filepath.Join(dir, "leases")
+	return p, p.said.wrong(err)
+}
 
 // noUplink says that there is none.
 const noUplink = "none"
@@ -58,7 +69,7 @@ func (u *uplinkSpec) userOption(key, value string) (known bool, err error) {
 		f, err = parseForward(value)
 		n.forwards = append(n.forwards, f)
 	default:
-		return false, nil
+		return n.serviceOption(key, value)
 	}
 	return true, err
 }
@@ -88,9 +99,10 @@ func parseForward(s string) (usernet.Forward, error) {
 // openUser makes an uplink of kind user.
 func (d *daemon) openUser(spec portSpec, o vswitch.PortOptions) (attachment, error) {
 	s := spec.uplink.user
+	s.services.Attached = d.attachedVM
 	n, err := usernet.New(usernet.Options{
 		Name: spec.name, Switch: d.vswitch, Group: d.group, Log: d.log.With("port", spec.name), Mode: spec.mode, Switching: o,
-		MAC: s.mac, IPv4: s.ipv4, IPv6: s.ipv6, MTU: s.mtu, Host: s.host, Forwards: s.forwards,
+		MAC: s.mac, IPv4: s.ipv4, IPv6: s.ipv6, MTU: s.mtu, Host: s.host, Services: s.services, Forwards: s.forwards,
 	})
 	if err != nil {
 		return nil, err

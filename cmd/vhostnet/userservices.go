@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"vhostnet/uplink/usernet"
+)
+
+// serviceOption takes an option of what a user-mode network tells its VMs:
+// addresses, names, files to boot.
+func (n *userSpec) serviceOption(key, value string) (known bool, err error) {
+	s := &n.services
+	switch key {
+	case "domain":
+		s.Domain = value
+	case "leases":
+		s.Leases = value
+	case "boot":
+		s.Boot = value
+	case "boot-file":
+		err = n.bootFile(value)
+	case "resolver":
+		var a netip.AddrPort
+		a, err = parseResolver(value)
+		s.Resolvers = append(s.Resolvers, a)
+	case "ntp":
+		var a netip.Addr
+		if a, err = netip.ParseAddr(value); err != nil {
+			err = fmt.Errorf("ntp=%s: want the address of a time server", value)
+		}
+		s.NTP = append(s.NTP, a)
+	case "reserve":
+		var r usernet.Reservation
+		r, err = parseReservation(value)
+		s.Reservations = append(s.Reservations, r)
+	default:
+		return false, nil
+	}
+	if err == nil && value == "" {
+		err = fmt.Errorf("%s: want a value", key)
+	}
+	return true, err
+}
+
+// bootFile reads FILE, or FIRMWARE=FILE.
+func (n *userSpec) bootFile(value string) error {
+	firmware, file, ok := strings.Cut(value, "=")
+	if !ok {
+		firmware, file = "", value
+	}
+	if file == "" {
+		return fmt.Errorf("boot-file=%s: want FILE, or FIRMWARE=FILE such as ipxe=menu.ipxe", value)
+	}
+	if n.services.BootFiles == nil {
+		n.services.BootFiles = map[usernet.Firmware]string{}
+	}
+	n.services.BootFiles[usernet.Firmware(firmware)] = file
+	return nil
+}
+
+// parseResolver reads an address, of port 53 unless it says another one.
+func parseResolver(s string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(a, 53), nil
+	}
+	a, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return a, fmt.Errorf("resolver=%s: want the address of a name server, such as 192.0.2.53 or [2001:db8::53]:5353", s)
+	}
+	return a, nil
+}
+
+// parseReservation reads WHO/WHAT/...: a port or a MAC address, and the
+// addresses and the name that it is to get.
+func parseReservation(s string) (r usernet.Reservation, err error) {
+	fields := strings.Split(s, "/")
+	wrong := fmt.Errorf("reserve=%s: want WHO/WHAT/..., a port or a MAC address and its addresses and name, such as web/10.0.2.20 or 52:54:00:00:00:01/10.0.2.20/mail", s)
+	if hw, err := net.ParseMAC(fields[0]); err == nil && len(hw) == len(r.MAC) {
+		r.MAC = [6]byte(hw)
+	} else if r.Port = fields[0]; !portName.MatchString(r.Port) {
+		return r, wrong
+	}
+	for _, field := range fields[1:] {
+		a, err := netip.ParseAddr(field)
+		switch {
+		case err == nil && a.Is4():
+			r.IPv4 = a
+		case err == nil:
+			r.IPv6 = a
+		case portName.MatchString(field):
+			r.Hostname = field
+		default:
+			return r, wrong
+		}
+	}
+	if len(fields) < 2 {
+		return r, wrong
+	}
+	return r, nil
+}
+
+// attachedVM reports whether a VM is at a port.
+func (d *daemon) attachedVM(name string) bool {
+	p := d.ports.find(name)
+	return p != nil && p.vm != nil && p.vm.connected.Load()
+}
