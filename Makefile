@@ -61,7 +61,7 @@ bench-dpdk: build ## VM to VM against DPDK's own back-end, with DPDK as front-en
 bench-restart: build ## 50 kills of vhostnet under load: how long until frames come through again
 	VHOSTNET=$(CURDIR)/bin/vhostnet VHOSTNET_KILLS=50 $(GO) test -tags integration -count=1 -v -timeout 20m -run '^TestRestart$$' ./integration
 
-demo: ## two guests on one switch, pinging and measuring; CONSOLE=1 leaves one open
+demo: ## two guests with a user-mode network: DHCP, names, pages, ping, iperf3; CONSOLE=1 leaves one open
 	@scripts/demo.sh
 
 soak: build ## long amounts of what test runs shortly; LONG=1 ten times as long with guests

@@ -1,6 +1,7 @@
-// Command demo shows vhostnet at work: it boots two guests on one switch, has
-// them ping each other and measures between them. With CONSOLE=1 it then hands
-// over the console of one of them.
+// Command demo shows vhostnet at work: it boots two guests on one switch with a
+// user-mode network. They get their addresses by DHCP, resolve names, fetch a
+// page of this machine by IPv4 and IPv6, ping each other, and are measured. With
+// CONSOLE=1 it then hands over the console of one of them.
 package main
 
 import (
@@ -44,6 +45,9 @@ func run(ctx context.Context, console bool, out io.Writer) (err error) {
 		defer func() { err = errors.Join(err, d.finish(lab, err)) }()
 	}
 	if err != nil {
+		return err
+	}
+	if err := d.network(bounded, lab); err != nil {
 		return err
 	}
 	if err := d.show(bounded, lab); err != nil {
@@ -91,7 +95,7 @@ func (d *demo) boot(ctx context.Context, console bool) (lab *integration.Lab, er
 	}
 	err = d.step(fmt.Sprintf("starting vhostnet, and guests a and b in %v (software emulation)", machine.QEMU), func() error {
 		lab, err = integration.StartLab(ctx, integration.LabConfig{
-			Dir: d.dir, Binary: binary, Image: image,
+			Dir: d.dir, Binary: binary, Image: image, Backend: []string{"--uplink", "user,host=on"},
 			Guests: []integration.GuestConfig{
 				{Name: "a", QEMU: machine.QEMU, OwnQueue: true, Shell: console},
 				{Name: "b", QEMU: machine.QEMU, OwnQueue: true},
@@ -104,15 +108,6 @@ func (d *demo) boot(ctx context.Context, console bool) (lab *integration.Lab, er
 
 func (d *demo) show(ctx context.Context, lab *integration.Lab) error {
 	a, b := lab.Guests[0], lab.Guests[1]
-	for _, pair := range [][2]*integration.Guest{{a, b}, {b, a}} {
-		command := []string{"ping", "-c", "3", pair[1].Addr()}
-		fmt.Fprintf(d.out, "\nguest %s$ %s\n", pair[0].Name(), strings.Join(command, " "))
-		text, err := pair[0].Run(ctx, command...)
-		fmt.Fprint(d.out, indent(text))
-		if err != nil {
-			return err
-		}
-	}
 	for _, pair := range [][2]*integration.Guest{{a, b}, {b, a}} {
 		fmt.Fprintf(d.out, "\nguest %s$ iperf3 -c %s -n 100M\n", pair[0].Name(), pair[1].Addr())
 		got, err := integration.Iperf(ctx, pair[0], pair[1], "-n", "100M")
