@@ -25,7 +25,7 @@ func runVMs(t *testing.T, args ...string) (p *program, dir string) {
 // of each VM names its socket and its address, by which the switch knows it.
 func TestVMs(t *testing.T) {
 	p, dir := runVMs(t, "--vm", "web", "--vm", "db,mac=52:54:00:00:00:62", "-o", "json")
-	p.awaitSocket(filepath.Join(dir, "db.sock"))
+	p.awaitLog("port is open", "port=db")
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
