@@ -76,6 +76,13 @@ func (h *Hub) Subscribe() *Subscription {
 	return s
 }
 
+// Subscribers is how many Subscriptions there are.
+func (h *Hub) Subscribers() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.subs)
+}
+
 // Events is where events come from. It is not closed: who reads it watches
 // something else, too.
 func (s *Subscription) Events() <-chan Event { return s.events }

@@ -58,7 +58,7 @@ func TestEventsAreLost(t *testing.T) {
 	}
 	s.Close()
 	h.Publish(Event{})
-	if len(s.Events()) != 0 || len(h.subs) != 0 {
+	if len(s.Events()) != 0 || h.Subscribers() != 0 {
 		t.Error("a subscription that was closed gets events")
 	}
 }
@@ -72,12 +72,7 @@ func TestStuckSubscriber(t *testing.T) {
 	defer c.Close()
 	_, err = io.WriteString(c, "GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
 	l.must(err)
-	subscribers := func() int {
-		l.fake.hub.mu.Lock()
-		defer l.fake.hub.mu.Unlock()
-		return len(l.fake.hub.subs)
-	}
-	l.waitFor("the stream", func() bool { return subscribers() == 1 })
+	l.waitFor("the stream", func() bool { return l.fake.hub.Subscribers() == 1 })
 	_, err = l.client.Events(t.Context(), "")
 	if e, ok := errors.AsType[*Error](err); !ok || e.Code != http.StatusServiceUnavailable || e.Status != StatusResources {
 		t.Errorf("one stream too many: %v", err)
@@ -86,7 +81,7 @@ func TestStuckSubscriber(t *testing.T) {
 		for range eventRoom {
 			l.fake.hub.Publish(Event{Kind: EventLink, Port: "web"})
 		}
-		return subscribers() == 0
+		return l.fake.hub.Subscribers() == 0
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

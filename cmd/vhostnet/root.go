@@ -69,6 +69,7 @@ func newRootCommand(out, log io.Writer) *cobra.Command {
 	opts.addSettings(root)
 	hideSettings(root)
 	root.AddCommand(newRunCommand(&runOptions{out: out, log: log}), newCheckCommand(out, log), newConformCommand(out, log), newGuestCommand(out), newVersionCommand(out), newCompletionCommand(out))
+	root.AddCommand(newCtlCommands(out)...)
 	root.AddCommand(buildCommands()...)
 	root.SetHelpCommand(newHelpCommand())
 	for _, c := range root.Commands() {
@@ -102,7 +103,7 @@ func newHelpCommand() *cobra.Command {
 			found.InitDefaultVersionFlag()
 			return found.Help()
 		},
-		ValidArgs: []string{"run", "check", "conform", "guest", "version", "completion"},
+		ValidArgs: []string{"run", "check", "ports", "queues", "filters", "memory", "table", "counters", "events", "conform", "guest", "version", "completion"},
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,10 +53,17 @@ func unknownFlag(cmd *cobra.Command, e *pflag.NotExistError) error {
 	if e.GetSpecifiedShortnames() != "" {
 		return fmt.Errorf("unknown flag -%s; see %s --help", name, cmd.CommandPath())
 	}
+	var has []string
 	for _, c := range cmd.Root().Commands() {
 		if c != cmd && c.Flags().Lookup(name) != nil {
-			return fmt.Errorf("unknown flag --%s; %s has it", name, c.CommandPath())
+			has = append(has, c.CommandPath())
 		}
+	}
+	if run := cmd.Root().Name() + " run"; slices.Contains(has, run) {
+		has = []string{run} // which is what most flags are for
+	}
+	if len(has) > 0 {
+		return fmt.Errorf("unknown flag --%s; %s has it", name, has[0])
 	}
 	var known []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
