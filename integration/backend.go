@@ -17,6 +17,7 @@ type Port struct {
 	MAC    string
 	Mode   string
 	Role   string // "connect": the front-end listens
+	Queue  string // "manual": commands drive it
 }
 
 // String returns the port as "vhostnet run --port" takes it.
@@ -27,6 +28,9 @@ func (p Port) String() string {
 	}
 	if p.Mode != "" {
 		s += ",mode=" + p.Mode
+	}
+	if p.Queue != "" {
+		s += ",queue=" + p.Queue
 	}
 	if p.Role != "" {
 		s += ",role=" + p.Role

@@ -23,7 +23,9 @@ type GuestConfig struct {
 	Dir    string // sockets and logs
 	Socket string // the vhost-user port
 
-	OwnQueue  bool   // the port knows the NIC's address: its frames go to a queue of its own
+	OwnQueue    bool // the port knows the NIC's address: its frames go to a queue of its own
+	ManualQueue bool // its queue is driven by commands, not by its connection
+
 	PortMode  string // how the port is polled: adaptive (the default), poll or interrupt
 	Pairs     int    // queue pairs, and CPUs; 0 is 1
 	MemoryMiB int    // 0 is 256

@@ -54,6 +54,9 @@ func StartLab(ctx context.Context, cfg LabConfig) (*Lab, error) {
 			return lab, fmt.Errorf("integration: socket %s: %d bytes, at most %d are possible", g.Socket, len(g.Socket), maxSocketPath)
 		}
 		port := Port{Name: g.Name, Socket: g.Socket, Mode: g.PortMode}
+		if g.ManualQueue {
+			port.Queue = "manual"
+		}
 		if g.OwnQueue {
 			port.MAC = g.mac()
 		}
