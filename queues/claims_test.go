@@ -8,8 +8,44 @@ import (
 
 	"vhostnet/metrics"
 	"vhostnet/nbl"
+	"vhostnet/sharedmem"
 	"vhostnet/virtqueue/vqtest"
 )
+
+// Claim 1: a queue's receive memory is one allocation of the whole Map, by no
+// side way: none before it is completed, another one in its place with another
+// Map, and with it goes all.
+func TestClaim01_ReceiveMemoryIsOneAllocation(t *testing.T) {
+	r := newRig(t, Options{})
+	n := r.newNIC("web", 1)
+	receive := func(id QueueID) (list []sharedmem.Account) {
+		for _, q := range r.EnumQueues() {
+			for _, a := range q.Accounts {
+				if q.ID == id && a.Usage == sharedmem.Receive {
+					list = append(list, a)
+				}
+			}
+		}
+		return list
+	}
+	n.SetMemory(newMap(t, 1<<16))
+	id := r.allocate(n)
+	if got := receive(id); got != nil {
+		t.Errorf("allocated, the queue has %v", got)
+	}
+	if s := r.CompleteAllocation([]QueueID{id})[0]; s != StatusSuccess {
+		t.Fatal(s)
+	}
+	for _, size := range []uint64{1 << 16, 1 << 20, 1 << 16} {
+		n.SetMemory(newMap(t, size))
+		must(t, r.Remake(id))
+		if got, want := receive(id), (sharedmem.Account{Queue: id, Usage: sharedmem.Receive, Bytes: size, Count: 1}); len(got) != 1 || got[0] != want {
+			t.Errorf("over a Map of %d bytes the queue has %v, want %v", size, got, want)
+		}
+	}
+	r.free(id)
+	n.SetMemory(nil)
+}
 
 // Claim 2: QUEUE_ALLOCATION_COMPLETE triggers the allocation. Before it the
 // queue has no bytes, whatever else happened; after it it has.
