@@ -245,3 +245,35 @@ func TestStuckCaller(t *testing.T) {
 		t.Fatal("the server does not end while callers stand still")
 	}
 }
+
+// An answer's time begins with the answer: neither a verb that waits nor a pause
+// between two requests of one connection is held against the caller.
+func TestPatienceBeginsWithTheAnswer(t *testing.T) {
+	const patience = 20 * time.Millisecond
+	l := newLab(t, HandlerOptions{Patience: patience, FreeWait: time.Minute})
+	l.fake.waits = make(chan struct{})
+	h := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", l.path) }}}
+	defer h.CloseIdleConnections()
+	free := time.AfterFunc(5*patience, func() { close(l.fake.waits) })
+	defer free.Stop()
+	for _, c := range []struct {
+		method, path, body string
+		code               int
+	}{
+		{"POST", "/v1/queues/complete", `{"queues":[1]}`, 200},
+		{"DELETE", "/v1/queues/1", "", 204},
+		{"DELETE", "/v1/ports/web", "", 204},
+		{"PATCH", "/v1/queues/1", "{}", 200},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), c.method, "http://x"+c.path, strings.NewReader(c.body))
+		l.must(err)
+		resp, err := h.Do(r)
+		l.must(err)
+		_, err = io.Copy(io.Discard, resp.Body)
+		l.must(errors.Join(err, resp.Body.Close()))
+		if resp.StatusCode != c.code {
+			t.Errorf("%s %s: %s, want %d", c.method, c.path, resp.Status, c.code)
+		}
+		time.Sleep(3 * patience) // on the same connection, longer than the one before had for its answer
+	}
+}

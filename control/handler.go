@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -99,7 +100,10 @@ func NewHandler(b Backend, o HandlerOptions) *Handler {
 		write(w, h.o.Patience, http.StatusOK, "application/yaml", openAPI)
 	})
 	for pattern, extra := range o.Extra {
-		h.mux.Handle(pattern, extra)
+		h.mux.HandleFunc(pattern, func(w http.ResponseWriter, q *http.Request) {
+			h.bound(w)
+			extra.ServeHTTP(w, q)
+		})
 	}
 	return h
 }
@@ -149,20 +153,39 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, do func(*Handle
 		return
 	}
 	if result == nil {
+		h.bound(w)
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
 	writeJSON(w, h.o.Patience, http.StatusOK, result)
 }
 
-// take bounds a request's body in length and time.
+// take reads a request's body, bounded in length and time. From then on nothing
+// more is expected of the caller, and waiting for its end has no bound.
 func (h *Handler) take(w http.ResponseWriter, r *http.Request) error {
-	r.Body = http.MaxBytesReader(w, r.Body, h.o.Body)
-	err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.o.Patience))
-	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	control := http.NewResponseController(w)
+	if err := control.SetReadDeadline(time.Now().Add(h.o.Patience)); err != nil {
 		return fmt.Errorf("bound the request: %w", err)
 	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.o.Body))
+	if err != nil {
+		return badBody(err)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(b))
+	if err := control.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("wait for the end of the caller: %w", err)
+	}
 	return nil
+}
+
+// bound gives a caller until now and a while to read its answer.
+func (h *Handler) bound(w http.ResponseWriter) { bound(w, h.o.Patience) }
+
+func bound(w http.ResponseWriter, patience time.Duration) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience)) // not every writer has one
 }
 
 // body decodes a request's body, which is one JSON value.
@@ -230,7 +253,7 @@ func writeJSON(w http.ResponseWriter, patience time.Duration, code int, v any) {
 
 // write writes an answer. A caller that does not read it loses its connection.
 func write(w http.ResponseWriter, patience time.Duration, code int, kind string, b []byte) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience)) // not every writer has one
+	bound(w, patience)
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	w.WriteHeader(code)
