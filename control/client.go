@@ -143,7 +143,9 @@ func (c *Client) FreeQueue(ctx context.Context, id uint16) error {
 	return c.call(ctx, http.MethodDelete, queuePath(id), nil, nil)
 }
 
-func queuePath(id uint16) string { return "/v1/queues/" + strconv.Itoa(int(id)) }
+func queuePath(id uint16) string { return "/v1/queues/" + formatID(id) }
+
+func formatID(id uint16) string { return strconv.Itoa(int(id)) }
 
 // Filters lists the filters that are set, and those that ports want.
 func (c *Client) Filters(ctx context.Context) ([]Filter, error) {

@@ -76,9 +76,11 @@ func (f *fake) DropFilter(port string, a Address) error   { return f.ask(call{"d
 func (f *fake) MoveFilter(_ context.Context, id uint32, queue uint16) error {
 	return f.ask(call{"move", []uint32{id, uint32(queue)}})
 }
-func (f *fake) Memory() MemoryReport     { return MemoryReport{Total: 3, Note: MemoryNote} }
-func (f *fake) Table() []Entry           { return []Entry{{Kind: "learned", Port: "web"}} }
-func (f *fake) Counters() []Counters     { return []Counters{{Port: "web", TxFrames: 1}} }
+func (f *fake) Memory() MemoryReport { return MemoryReport{Total: 3, Note: MemoryNote} }
+func (f *fake) Table() []Entry       { return []Entry{{Kind: "learned", Port: "web"}} }
+func (f *fake) Counters() []Counters {
+	return []Counters{{Port: "web", TxFrames: 1, Drops: map[string]uint64{"no-buffer": 7}}}
+}
 func (f *fake) Subscribe() *Subscription { return f.hub.Subscribe() }
 
 // lab is a server over a fake.

@@ -138,11 +138,10 @@ func (b *backend) AllocateQueue(r control.QueueRequest) (uint16, error) {
 	}
 	q := p.vm.device.QueueParameters()
 	q.QueueName, q.Affinity, q.SuggestedBuffers = r.Name, mask, r.SuggestedBuffers
-	p.vm.queues.Lock() // so that the port does not leave meanwhile
-	defer p.vm.queues.Unlock()
-	if p.vm.left {
+	if !p.vm.allocate() {
 		return 0, wrong("port %s is being removed", r.Port)
 	}
+	defer p.vm.allocating.Done()
 	id, err := b.verbs().AllocateQueue(q)
 	return uint16(id), ndis(err)
 }
@@ -225,9 +224,7 @@ func (d *daemon) freeManual(p *port) error {
 	if p.vm == nil {
 		return nil
 	}
-	p.vm.queues.Lock()
-	p.vm.left = true
-	p.vm.queues.Unlock()
+	p.vm.leave()
 	id := p.vm.device.QueueID()
 	if p.vm.device.QueueMode() != netdev.QueueManual || id == 0 {
 		return nil

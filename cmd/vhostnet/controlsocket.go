@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	"vhostnet/control"
 	"vhostnet/netdev"
@@ -25,7 +26,8 @@ func (d *daemon) openControl(path string, said origin) error {
 	if err != nil {
 		return usageError{said.wrong(err)}
 	}
-	h := control.NewHandler(&backend{d: d, origin: netdev.OriginControl}, control.HandlerOptions{})
+	b := &backend{d: d, origin: netdev.OriginControl}
+	h := control.NewHandler(b, control.HandlerOptions{Extra: map[string]http.Handler{"GET /metrics": control.NewMetrics(b)}})
 	server, err := control.NewServer(control.ServerOptions{Listener: l, Handler: h, Log: d.log})
 	if err != nil {
 		return err

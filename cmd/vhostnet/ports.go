@@ -32,8 +32,28 @@ type vm struct {
 	connected atomic.Bool // a front-end is
 	guest     *guest      // nil: it may not call
 
-	queues sync.Mutex // held while the control API allocates a queue for it
-	left   bool       // none is any more; under queues
+	mu         sync.Mutex
+	left       bool           // the control API allocates no queue for it any more
+	allocating sync.WaitGroup // queues that it is about to allocate; added to under mu
+}
+
+// allocate notes that a queue is about to be allocated for the port, unless it
+// leaves. The caller calls allocating.Done.
+func (v *vm) allocate() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.left {
+		v.allocating.Add(1)
+	}
+	return !v.left
+}
+
+// leave lets no queue be allocated any more, and waits for those that are.
+func (v *vm) leave() {
+	v.mu.Lock()
+	v.left = true
+	v.mu.Unlock()
+	v.allocating.Wait()
 }
 
 func (v *vm) Serve(ctx context.Context) error { return v.guest.beside(ctx, v.server.Serve) }

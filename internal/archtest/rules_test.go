@@ -72,7 +72,7 @@ var rules = map[string]rule{
 
 	"control": {
 		level: 6, imports: list("internal/sys"), // sees the rest by an interface of its own
-		external: list(hclog + " github.com/mdlayher/vsock golang.org/x/time/rate"),
+		external: list(hclog + " github.com/mdlayher/vsock github.com/prometheus/client_golang/prometheus github.com/prometheus/client_golang/prometheus/promhttp golang.org/x/time/rate"),
 	},
 
 	"cmd/vhostnet": {
