@@ -39,7 +39,7 @@ func TestCallsArrive(t *testing.T) {
 		"complete": {
 			func() (any, error) { return l.client.CompleteQueues(ctx, []uint16{1, 7}) },
 			[]uint16{1, 7},
-			[]Completion{{1, StatusSuccess, "Paused"}, {7, StatusInvalidParameter, ""}},
+			[]Completion{{Queue: 1, Status: StatusSuccess, State: "Paused"}, {Queue: 7, Status: StatusInvalidParameter}},
 		},
 		"set":      {func() (any, error) { return l.client.SetQueue(ctx, 1, QueueChange{Name: &name}) }, QueueChange{Name: &name}, l.fake.queues[1]},
 		"free":     {func() (any, error) { return nil, l.client.FreeQueue(ctx, 1) }, call{"free", uint16(1)}, nil},
@@ -172,7 +172,7 @@ func TestWhoMayAsk(t *testing.T) {
 		s.admits = func(who sys.Credentials) error { who.UID += 100000; return admits(who) }
 	})
 	_, err := l.client.Ports(t.Context())
-	if e, ok := errors.AsType[*Error](err); !ok || e.Code != http.StatusForbidden || !strings.Contains(e.Message, "may not use this socket; root and user") {
+	if e, ok := errors.AsType[*Error](err); !ok || e.Code != http.StatusForbidden || !strings.Contains(e.Message, "may not use this socket; root ") {
 		t.Errorf("a stranger: %v", err)
 	}
 }

@@ -116,6 +116,9 @@ func admits(who sys.Credentials) error {
 	if who.UID == 0 || who.UID == os.Geteuid() {
 		return nil
 	}
+	if os.Geteuid() == 0 {
+		return Errorf(StatusNotAccepted, "user %d may not use this socket; root may", who.UID)
+	}
 	return Errorf(StatusNotAccepted, "user %d may not use this socket; root and user %d may", who.UID, os.Geteuid())
 }
 

@@ -77,6 +77,7 @@ type Completion struct {
 	Queue  uint16 `json:"queue"`
 	Status string `json:"status"`
 	State  string `json:"state,omitempty"` // of the queue, if there is one
+	Error  string `json:"error,omitempty"` // one sentence, unless it was done
 }
 
 // Memory is bytes that are allocated under a queue for a usage.

@@ -123,10 +123,20 @@ func (b *Binding) allocate(p QueueParameters) (*Queue, error) {
 // one that failed keeps its state and can be tried again.
 func (b *Binding) CompleteAllocation(ids []QueueID) []Status {
 	statuses := make([]Status, len(ids))
-	for i, id := range ids {
-		statuses[i] = StatusOf(b.complete(id))
+	for i, err := range b.CompleteEach(ids) {
+		statuses[i] = StatusOf(err)
 	}
 	return statuses
+}
+
+// CompleteEach is CompleteAllocation with an error for each queue that says why
+// it failed; [StatusOf] is its status.
+func (b *Binding) CompleteEach(ids []QueueID) []error {
+	errs := make([]error, len(ids))
+	for i, id := range ids {
+		errs[i] = b.complete(id)
+	}
+	return errs
 }
 
 func (b *Binding) complete(id QueueID) error {

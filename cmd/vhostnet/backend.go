@@ -152,14 +152,17 @@ func (b *backend) CompleteQueues(ids []uint16) []control.Completion {
 	for i, id := range ids {
 		wanted[i] = queues.QueueID(id)
 	}
-	statuses := b.verbs().CompleteAllocation(wanted)
+	errs := b.verbs().CompleteEach(wanted)
 	states := map[uint16]string{}
 	for _, q := range b.d.adapter.EnumQueues() {
 		states[uint16(q.ID)] = q.State.String()
 	}
 	list := make([]control.Completion, len(ids))
 	for i, id := range ids {
-		list[i] = control.Completion{Queue: id, Status: statuses[i].String(), State: states[id]}
+		list[i] = control.Completion{Queue: id, Status: queues.StatusOf(errs[i]).String(), State: states[id]}
+		if errs[i] != nil {
+			list[i].Error = sentence(errs[i])
+		}
 	}
 	return list
 }

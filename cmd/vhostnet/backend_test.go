@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -109,7 +110,11 @@ func TestManualQueue(t *testing.T) {
 	a.must(err)
 	done, err := a.CompleteQueues(ctx, []uint16{q.ID, 99, q.ID})
 	a.must(err)
-	if want := []control.Completion{{Queue: q.ID, Status: control.StatusSuccess, State: "Running"}, {Queue: 99, Status: control.StatusInvalidParameter}, {Queue: q.ID, Status: control.StatusInvalidParameter, State: "Running"}}; !slices.Equal(done, want) {
+	if want := []control.Completion{
+		{Queue: q.ID, Status: control.StatusSuccess, State: "Running"},
+		{Queue: 99, Status: control.StatusInvalidParameter, Error: "complete: no queue 99"},
+		{Queue: q.ID, Status: control.StatusInvalidParameter, State: "Running", Error: "complete: queue " + strconv.Itoa(int(q.ID)) + " (web) is Running"},
+	}; !slices.Equal(done, want) {
 		t.Errorf("completions %+v, want %+v", done, want)
 	}
 	if n := a.bytes("web"); n == 0 {

@@ -56,7 +56,7 @@ func TestCommands(t *testing.T) {
 	a.says("queues allocate web --name front --buffers 32", "2 web allocated 0 0 - 32 0 control API front")
 	a.says("filters set --queue 2 52:54:00:00:00:61", "2 52:54:00:00:00:61 untagged web 2 control")
 	a.refuses(exitFailed, "queues complete 2 77", "1 of the queues could not be completed")
-	if _, out, _ := a.vhostnet("queues complete 2 77"); !hasAll(out, "2      running  NDIS_STATUS_INVALID_PARAMETER", "77     -        NDIS_STATUS_INVALID_PARAMETER") {
+	if _, out, _ := a.vhostnet("queues complete 2 77"); !hasAll(out, "2      running  NDIS_STATUS_INVALID_PARAMETER", "77     -        NDIS_STATUS_INVALID_PARAMETER  complete: no queue 77") {
 		t.Errorf("a batch that fails prints\n%s", out)
 	}
 	exchangeAs(t, db, web, 'a', 'b', 3)

@@ -123,9 +123,9 @@ can be tried again. The exit code is 1 if one failed.`,
 				return err
 			}
 			failed := 0
-			err = answer(o, done, "QUEUE STATE STATUS", func(line func(...any)) {
+			err = answer(o, done, "QUEUE STATE STATUS ERROR", func(line func(...any)) {
 				for _, d := range done {
-					line(d.Queue, strings.ToLower(d.State), d.Status)
+					line(d.Queue, strings.ToLower(d.State), d.Status, d.Error)
 				}
 			})
 			for _, d := range done {
