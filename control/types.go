@@ -3,7 +3,7 @@ package control
 // Port is a place on the switch.
 type Port struct {
 	Name      string            `json:"name"`
-	Kind      string            `json:"kind"`             // "vm", or what the uplink is
+	Kind      string            `json:"kind"`             // "vm", or what the uplink is, such as "tap"
 	Socket    string            `json:"socket,omitempty"` // of a VM's port
 	Options   map[string]string `json:"options,omitempty"`
 	MAC       string            `json:"mac,omitempty"` // that the port was told, or derived

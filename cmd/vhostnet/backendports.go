@@ -10,38 +10,41 @@ import (
 
 	"vhostnet/control"
 	"vhostnet/netdev"
+	"vhostnet/vhostuser"
 	"vhostnet/vswitch"
 )
 
 // Ports lists the ports that are open.
 func (b *backend) Ports() []control.Port {
-	down, stalled := map[vswitch.PortID]bool{}, map[vswitch.PortID]bool{}
+	at := map[string]vswitch.PortInfo{}
 	for _, info := range b.d.vswitch.Ports() {
-		down[info.ID], stalled[info.ID] = info.Down, info.Stalled
+		at[info.Options.Name] = info
 	}
 	var list []control.Port
 	for _, p := range b.d.ports.all() {
-		out := control.Port{Name: p.name, Kind: "uplink", Link: "up"}
+		info := at[p.name]
+		out := control.Port{Name: p.name, Kind: "vm", Link: linkWords[!info.Down], Stalled: info.Stalled, Options: p.spec.describe()}
 		if p.vm != nil {
 			b.describe(&out, p)
-			out.Stalled = stalled[p.vm.device.Port()]
+		} else {
+			out.Kind, out.Options["device"] = p.spec.uplink.kind, p.spec.uplink.where()
 		}
 		list = append(list, out)
 	}
 	return list
 }
 
+// linkWords say whether a link is up.
+var linkWords = map[bool]string{true: "up", false: "down"}
+
 // describe adds what is known of a VM's port.
 func (b *backend) describe(out *control.Port, p *port) {
 	d := p.vm.device
-	out.Kind, out.Socket, out.Options = "vm", p.spec.path, p.spec.describe()
+	out.Socket = p.spec.path
 	if p.spec.fd >= 0 {
 		out.Socket = "fd:" + strconv.Itoa(p.spec.fd)
 	}
 	out.MAC = net.HardwareAddr(p.spec.mac[:]).String()
-	if !d.LinkUp() {
-		out.Link = "down"
-	}
 	s := d.Snapshot()
 	out.Connected, out.Driver, out.Queue = p.vm.connected.Load(), s.Features != 0, uint16(d.QueueID())
 	out.QueueMode = queueModes[d.QueueMode()]
@@ -132,33 +135,45 @@ func (b *backend) RemovePort(name string) error { return ndis(b.d.removePort(nam
 
 // SetLink takes a port's link down or up.
 func (b *backend) SetLink(ctx context.Context, name string, up bool) error {
-	p, err := b.vmPortOf(name)
-	if err != nil {
-		return err
+	p := b.d.ports.find(name)
+	if p == nil {
+		return wrong("there is no port %s", name)
 	}
 	return ndis(b.d.setLink(ctx, p, up))
 }
 
 // setLink takes a port's link down or up, and tells.
 func (d *daemon) setLink(ctx context.Context, p *port, up bool) error {
-	changed := p.vm.device.LinkUp() != up
-	err := p.vm.device.SetLink(ctx, up)
-	if changed {
-		state := map[bool]string{true: "up", false: "down"}[up]
-		d.hub.Publish(control.Event{Kind: control.EventLink, Port: p.name, State: state})
-		d.log.Info("link is "+state, "port", p.name)
+	infos := d.vswitch.Ports()
+	at := slices.IndexFunc(infos, func(i vswitch.PortInfo) bool { return i.Options.Name == p.name })
+	if at < 0 {
+		return wrong("port %s is being removed", p.name)
+	}
+	var err error
+	if p.vm != nil {
+		err = p.vm.device.SetLink(ctx, up)
+	} else {
+		d.vswitch.SetLink(infos[at].ID, up)
+		err = d.group.Quiesce(ctx) // no worker delivers any more what it was about to
+	}
+	if infos[at].Down == up {
+		d.hub.Publish(control.Event{Kind: control.EventLink, Port: p.name, State: linkWords[up]})
+		d.log.Info("link is "+linkWords[up], "port", p.name)
 	}
 	return err
 }
 
-// Counters are those of VMs' ports.
+// Counters are those of all ports; an uplink has no sessions.
 func (b *backend) Counters() []control.Counters {
 	var list []control.Counters
 	for _, p := range b.d.ports.all() {
-		if p.vm == nil {
-			continue
+		var s netdev.Snapshot
+		var served vhostuser.Stats
+		if p.vm != nil {
+			s, served = p.vm.device.Snapshot(), p.vm.server.Stats()
+		} else {
+			s.PortSnapshot = p.behind.(*uplink).count()
 		}
-		s, served := p.vm.device.Snapshot(), p.vm.server.Stats()
 		list = append(list, control.Counters{
 			Port: p.name, TxFrames: s.TxFrames, TxBytes: s.TxBytes, RxFrames: s.RxFrames, RxBytes: s.RxBytes,
 			SoftOffload: s.SoftOffload, Flooded: s.Flooded, Moved: s.Moved, ForeignSource: s.ForeignSource,

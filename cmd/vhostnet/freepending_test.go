@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"vhostnet/control"
@@ -86,3 +87,13 @@ func TestFreePendsForAPort(t *testing.T) {
 		t.Errorf("%d bytes are left; %v", now, k.errs)
 	}
 }
+
+// taker is a port that takes what it is sent.
+type taker struct{ taken atomic.Int64 }
+
+func (k *taker) Deliver(_ *worker.Context, batch []*nbl.List) (int, bool) {
+	k.taken.Add(int64(len(batch)))
+	return len(batch), false
+}
+
+func (k *taker) count() int64 { return k.taken.Load() }
