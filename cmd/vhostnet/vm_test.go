@@ -38,6 +38,7 @@ func TestVMs(t *testing.T) {
 	}
 	for i, name := range []string{"web", "db"} {
 		r := got.VMs[i]
+		p.awaitLog("port is open", "port="+name)
 		if r.VM != name || r.Socket != filepath.Join(dir, name+".sock") || i == 1 && r.MAC != "52:54:00:00:00:62" || p.logged("port="+name, "mac="+r.MAC) != 1 {
 			t.Errorf("%+v", r)
 		}
