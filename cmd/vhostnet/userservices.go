@@ -48,7 +48,7 @@ func (n *userSpec) serviceOption(key, value string) (known bool, err error) {
 // bootFile reads FILE, or FIRMWARE=FILE.
 func (n *userSpec) bootFile(value string) error {
 	firmware, file, ok := strings.Cut(value, "=")
-	if !ok {
+	if !ok || strings.ContainsAny(firmware, ":/.") { // a file or a URL, with "=" in its name
 		firmware, file = "", value
 	}
 	if file == "" {

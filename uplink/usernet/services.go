@@ -2,6 +2,7 @@ package usernet
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -145,11 +146,22 @@ func (n *Network) newServices() (err error) {
 	return n.newBoot(o)
 }
 
+// checkWithoutBoot refuses files that would be told to firmware and served by
+// nobody.
+func checkWithoutBoot(files map[Firmware]string) error {
+	for _, file := range files {
+		if !strings.Contains(file, "://") {
+			return fmt.Errorf("firmware is to boot %s, and there is no directory to boot from: name one, or the file's whole URL", file)
+		}
+	}
+	return nil
+}
+
 // newBoot opens the directory to boot from, if there is to be one.
 func (n *Network) newBoot(o Services) (err error) {
 	s := &n.services
 	if o.Boot == "" {
-		return nil
+		return checkWithoutBoot(o.BootFiles)
 	}
 	if s.directory, err = boot.Open(o.Boot); err != nil {
 		return err
