@@ -55,13 +55,16 @@ func (b *bench) serves(g *guest, i, n int) {
 	at := uint32(i*ringSpace + 16*n)
 	g.mem.Store64(at, 0x80000)
 	g.mem.Store64(at+8, 64|uint64(n)<<32|(2|1<<7)<<48) // writable, available
+	b.dev.mu.Lock()                                    // the session takes the queue away under it
+	defer b.dev.mu.Unlock()
+	q := b.dev.queues[i]
 	err := sharedmem.Guard(func() error {
 		var chains [2]virtqueue.Chain
-		got, err := b.dev.queue(i).Pop(chains[:])
+		got, err := q.Pop(chains[:])
 		if err != nil || got != 1 || int(chains[0].Head) != n {
 			b.t.Errorf("%d chains, the first %d, %v; want chain %d", got, chains[0].Head, err, n)
 		}
-		b.dev.queue(i).Push([]virtqueue.Used{{Head: chains[0].Head, Len: 10}})
+		q.Push([]virtqueue.Used{{Head: chains[0].Head, Len: 10}})
 		return nil
 	})
 	if err != nil {

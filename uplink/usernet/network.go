@@ -131,7 +131,10 @@ func (n *Network) Run(ctx context.Context) error {
 		return errors.Join(err, n.Close(context.Background()))
 	}
 	w := n.o.Group.Pick()
-	if err := w.Add(ctx, n.out, n.o.Mode); err != nil {
+	switch err := w.Add(ctx, n.out, n.o.Mode); {
+	case err != nil && ctx.Err() != nil: // it was to end before it had begun
+		return n.end(nil)
+	case err != nil:
 		return errors.Join(err, n.end(nil))
 	}
 	n.start(func() { n.serve(n.ctx.Done()) })
