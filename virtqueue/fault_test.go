@@ -248,10 +248,10 @@ func TestV32_New(t *testing.T) {
 	}
 }
 
-// TestPackedFirstSlotLast: until all slots of a batch are written, the driver
+// TestV32_PackedFirstSlotLast: until all slots of a batch are written, the driver
 // sees none of them used: the writing is cut off in the middle, by memory that
 // is gone.
-func TestPackedFirstSlotLast(t *testing.T) {
+func TestV32_PackedFirstSlotLast(t *testing.T) {
 	const size, most = 512, 300 // slots from 256 on lie in the page that goes
 	for name, first := range map[string]uint32{"chains of one slot": 1, "the first has two": 2} {
 		file, fd := softFile(t, 64*page)
