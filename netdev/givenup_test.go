@@ -64,15 +64,15 @@ func TestTrap7_20_DisabledDevice(t *testing.T) {
 			waiting := frame(macB, macA, 60, 2)
 			r.must(a.Send(1, waiting))
 			r.must(a.Barrier(ctx))
-			before := memory(t, a)
+			before := snapshot(t, a)
 			r.visits(ctx, 8)
-			if !bytes.Equal(memory(t, a), before) {
+			if !bytes.Equal(snapshot(t, a), before) {
 				t.Fatal("memory of a device that is disabled was written to")
 			}
 			r.must(a.Enable(ctx, 0, true))
 			r.must(a.Enable(ctx, 1, true))
 			r.visits(ctx, 8)
-			if !bytes.Equal(memory(t, a), before) {
+			if !bytes.Equal(snapshot(t, a), before) {
 				t.Fatal("memory of a ring that was not enabled since its device was, was written to")
 			}
 			r.must(a.Enable(ctx, 3, true))
@@ -104,19 +104,6 @@ func arrives(t *testing.T, to *vutest.FrontEnd, f vutest.Frame) {
 	if got, err := to.Recv(0, patience); err != nil || !bytes.Equal(got.Data, f.Data) {
 		t.Fatalf("received %x, %v, want %x", got.Data, err, f.Data)
 	}
-}
-
-// memory is all of a guest's.
-func memory(t *testing.T, f *vutest.FrontEnd) (all []byte) {
-	t.Helper()
-	for _, region := range f.Regions() {
-		b, err := f.Peek(region.GPA, int(region.Size))
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, b...)
-	}
-	return all
 }
 
 // visits lets every worker visit what it has n times.

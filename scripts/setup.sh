@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh demo     to boot guests: QEMU 7.2 or later, a guest kernel, small tools
 #   scripts/setup.sh test     the above, QEMU 10 and QEMU 7.2, three firmwares, libvirt, DPDK, huge pages, TUN,
-#                             network namespaces, clients of DHCP, DNS and TFTP, a C compiler for the race detector and an emulator for arm64 programs
+#                             network namespaces, clients of DHCP, DNS and TFTP, groff and systemd, a C compiler for the race detector and an emulator for arm64 programs
 #   scripts/setup.sh bench    DPDK, huge pages, Valgrind
 #
 # NO_INSTALL=1 changes nothing: it names what is missing and ends with code 1 if anything is.
@@ -18,6 +18,7 @@ codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 guest_packages=(busybox-static ethtool iperf3 iproute2 kmod libc-bin tcpdump)
 firmware_packages=(dnsmasq-base ipxe-qemu ovmf u-boot-qemu)
 client_packages=(atftp bind9-dnsutils busybox-static curl dhcpcd-base dnsmasq-base iputils-arping isc-dhcp-client ndisc6 tftp-hpa udhcpc)
+packaging_packages=(groff-base systemd)
 libvirt_packages=(libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-system)
 dpdk_packages=(dpdk dpdk-dev librte-meta-net librte-net-vhost23 librte-net-virtio23)
 
@@ -187,6 +188,9 @@ get_firmware() { install_packages "${firmware_packages[@]}"; }
 has_clients() { installed "${client_packages[@]}"; }
 get_clients() { install_packages "${client_packages[@]}"; }
 
+has_packaging() { installed "${packaging_packages[@]}"; }
+get_packaging() { install_packages "${packaging_packages[@]}"; }
+
 has_libvirt() { installed "${libvirt_packages[@]}"; }
 get_libvirt() { install_packages "${libvirt_packages[@]}"; }
 
@@ -235,6 +239,7 @@ describe() {
 		kernel) echo "a guest kernel (package linux-image-cloud-amd64 unpacked in $cache/kernel)" ;;
 		firmware) echo "packages ${firmware_packages[*]}" ;;
 		clients) echo "packages ${client_packages[*]}" ;;
+		packaging) echo "packages ${packaging_packages[*]}" ;;
 		libvirt) echo "packages ${libvirt_packages[*]}" ;;
 		compiler) echo "a C compiler, which Go's race detector is linked with (packages gcc libc6-dev)" ;;
 		arm64) echo "an emulator for arm64 programs (package qemu-user-static)" ;;
@@ -248,7 +253,7 @@ describe() {
 
 case ${1:-} in
 	demo) needs=(guest_packages qemu kernel) ;;
-	test) needs=(compiler arm64 guest_packages qemu10 qemu7 kernel firmware clients libvirt dpdk hugepages tun netns) ;;
+	test) needs=(compiler arm64 guest_packages qemu10 qemu7 kernel firmware clients packaging libvirt dpdk hugepages tun netns) ;;
 	bench) needs=(dpdk hugepages valgrind) ;;
 	*) die "want demo, test or bench" ;;
 esac

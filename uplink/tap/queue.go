@@ -84,19 +84,10 @@ func (q *queue) read(l *nbl.List) int {
 	return n
 }
 
-// forward hands the switch what it has not decided on yet, returns the Lists
-// that it has, and keeps the others, in order.
+// forward hands the switch what is here, returns the Lists that it has decided
+// on, and keeps the others, in order.
 func (q *queue) forward(c *worker.Context) {
-	n := 0
-	for _, l := range q.held[:q.n] {
-		if l.Status == nbl.Pending || l.Status == nbl.Busy {
-			q.out[n] = l
-			n++
-		}
-	}
-	if n > 0 {
-		q.u.o.Switch.Forward(c, q.u.port, q.out[:n])
-	}
+	q.u.o.Switch.Forward(c, q.u.port, q.held[:q.n])
 	kept, gone := 0, 0
 	for _, l := range q.held[:q.n] {
 		if l.Status == nbl.Busy {

@@ -165,16 +165,7 @@ func (q *outbound) Poll(c *worker.Context, budget int) (busy bool) {
 	if q.waiting == 0 && (q.draining.Load() || !q.take(min(budget, visitFrames))) {
 		return false
 	}
-	n := 0
-	for _, l := range q.held[:q.waiting] {
-		if l.Status == nbl.Pending || l.Status == nbl.Busy {
-			q.out[n] = l
-			n++
-		}
-	}
-	if n > 0 {
-		q.n.o.Switch.Forward(c, q.n.port.id, q.out[:n])
-	}
+	q.n.o.Switch.Forward(c, q.n.port.id, q.held[:q.waiting]) // it leaves alone what is decided
 	q.settle()
 	return true
 }

@@ -254,6 +254,9 @@ func TestPing(t *testing.T) {
 		l.must(g.ping(a, 10*time.Second))
 	}
 	beyond := hostAddress4(t)
+	if !beyond.IsValid() {
+		return // TestBeyondTheGateway pings beyond the gateway on any host
+	}
 	s, why, _ := sys.DialPing(beyond)
 	if s != nil {
 		l.must(s.Close())
@@ -274,8 +277,8 @@ func TestPing(t *testing.T) {
 	}
 }
 
-// hostAddress4 is an address of the host that is not the loopback's, or the
-// loopback's second one.
+// hostAddress4 is an address of the host that is not the loopback's; invalid if it
+// has none.
 func hostAddress4(t testing.TB) netip.Addr {
 	t.Helper()
 	list, err := net.InterfaceAddrs()
@@ -287,7 +290,6 @@ func hostAddress4(t testing.TB) netip.Addr {
 			return p.Addr()
 		}
 	}
-	t.Skip("the host has no address but its loopback's")
 	return netip.Addr{}
 }
 
