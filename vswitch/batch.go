@@ -122,7 +122,7 @@ func (b *batch) classify(lists []*nbl.List) {
 	dest := int32(nowhere)
 	for i, l := range lists {
 		switch {
-		case dest >= 0 && l.Status == nbl.Pending && alike(l, before) && b.lastLesson == known:
+		case dest >= 0 && b.lastLesson == known && alike(l, before): // most
 			b.sent.frames++
 			b.sent.bytes += uint64(l.Length)
 			l.QueueID = before.QueueID
@@ -138,8 +138,11 @@ func (b *batch) classify(lists []*nbl.List) {
 	}
 }
 
-// alike says that two frames have the same addresses and VLAN.
-func alike(l, m *nbl.List) bool { return l.Dst == m.Dst && l.Src == m.Src && l.VLAN == m.VLAN }
+// alike says that two frames are new and have the same addresses and VLAN: what
+// was learned of the one holds for the other.
+func alike(l, m *nbl.List) bool {
+	return l.Status == nbl.Pending && m.Status == nbl.Pending && l.Dst == m.Dst && l.Src == m.Src && l.VLAN == m.VLAN
+}
 
 // admit counts a new frame and learns its source. It answers false, having
 // dropped l, when that is no station's address: zero, or a group. A bridge that

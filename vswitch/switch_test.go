@@ -105,6 +105,26 @@ func TestABusyFrameDoesNotTeachAgain(t *testing.T) {
 	l.reaches(frame(station(0), station(1)), 1, 2)
 }
 
+// A new frame behind a busy one of the same source teaches, as that source may
+// have moved on since the busy one came: the lesson of an earlier batch says
+// nothing of it.
+func TestANewFrameBehindABusyOneTeaches(t *testing.T) {
+	l := newLab(t, 3, Options{}, PortOptions{})
+	l.teach(1, station(1))
+	l.ports[1].room = 0
+	late := frame(station(1), station(0))
+	l.forward(0, late)
+	l.status(late, nbl.Busy, metrics.ReasonNone)
+	l.teach(2, station(0)) // it has moved
+	l.forward(2, frame(station(5), station(0)), frame(station(5), station(0)))
+	l.ports[1].room = 10
+	l.forward(0, late, frame(station(1), station(0)))
+	for _, p := range l.ports {
+		p.take()
+	}
+	l.reaches(frame(station(0), station(1)), 1, 0)
+}
+
 func TestDetachRemovesOnlyWhatStillPointsToThePort(t *testing.T) {
 	l := newLab(t, 4, Options{}, PortOptions{})
 	l.teach(0, station(0))
