@@ -108,8 +108,13 @@ func NewHandler(b Backend, o HandlerOptions) *Handler {
 	return h
 }
 
-// ServeHTTP answers a request.
+// ServeHTTP answers a request. Its body is read first, whatever is asked for: one
+// that does not come must not hold anything.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := h.take(w, r); err != nil {
+		h.fail(w, asError(err))
+		return
+	}
 	if _, pattern := h.mux.Handler(r); pattern == "" {
 		h.unknown(w, r)
 		return
@@ -143,10 +148,6 @@ func (o *headerOnly) WriteHeader(code int)        { o.code = code }
 
 // answer does a request in one piece.
 func (h *Handler) answer(w http.ResponseWriter, r *http.Request, do func(*Handler, *http.Request) (any, error)) {
-	if err := h.take(w, r); err != nil {
-		h.fail(w, asError(err))
-		return
-	}
 	result, err := do(h, r)
 	if err != nil {
 		h.fail(w, asError(err))

@@ -109,11 +109,18 @@ func (b *backend) SetFilter(r control.FilterRequest) (control.Filter, error) {
 	if err != nil {
 		return control.Filter{}, err
 	}
+	out, err := b.setFilter(p, queue, f)
+	if err != nil {
+		return control.Filter{}, err
+	}
+	b.claim(p, f.MAC)
+	return out, nil
+}
+
+// setFilter sets a filter of a port; one whose session drives its queue keeps it.
+func (b *backend) setFilter(p *port, queue queues.QueueID, f queues.Filter) (control.Filter, error) {
 	out := control.Filter{Port: p.name, Origin: b.origin.String(), Address: addressOf(f.MAC, f.VLAN)}
 	if p.vm.device.QueueMode() == netdev.QueueAuto {
-		if b.origin == netdev.OriginControl {
-			b.d.guests.giveWay(p.spec, func(mac [6]byte) bool { return mac == f.MAC })
-		}
 		w, err := p.vm.device.Want(b.origin, f, b.verbs())
 		if err != nil {
 			return control.Filter{}, ndis(err)
@@ -129,6 +136,14 @@ func (b *backend) SetFilter(r control.FilterRequest) (control.Filter, error) {
 	id, err := b.verbs().SetFilter(queue, f)
 	out.ID, out.Queue = uint32(id), uint16(queue)
 	return out, ndis(err)
+}
+
+// claim takes an address of which a port has a filter now away from the guests
+// of others: behind the filter, so that no guest gets in between.
+func (b *backend) claim(p *port, mac [6]byte) {
+	if b.origin == netdev.OriginControl {
+		b.d.guests.giveWay(p.spec, func(other [6]byte) bool { return other == mac })
+	}
 }
 
 // ClearFilter is CLEAR_FILTER.
@@ -178,6 +193,7 @@ func (b *backend) MoveFilter(ctx context.Context, id uint32, queue uint16) error
 		return ndis(moving) // it has not moved, or has gone again
 	}
 	w, kept := from.vm.device.GiveUp(filter)
+	defer func() { b.claim(to, w.MAC) }()
 	if !kept {
 		f, _, err := b.d.adapter.FilterParametersOf(filter)
 		if err != nil {

@@ -177,6 +177,13 @@ func (h *guestHost) Seen(port string, mac [6]byte) bool {
 
 // SetGuestFilter sets a filter on the queue of a port.
 func (h *guestHost) SetGuestFilter(port string, a control.Address) (control.Filter, error) {
+	p, err := h.vmPortOf(port)
+	if err != nil {
+		return control.Filter{}, err
+	}
+	if p.vm.device.QueueMode() == netdev.QueueManual { // nobody would count what it sets
+		return control.Filter{}, wrong("the queue of port %s is driven by hand", port)
+	}
 	return h.SetFilter(control.FilterRequest{Port: port, Address: a})
 }
 

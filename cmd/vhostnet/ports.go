@@ -118,6 +118,9 @@ func (ps *ports) reserve(specs ...portSpec) ([]*port, error) {
 		return nil, err
 	}
 	for i, p := range ps.list {
+		if p.leaving && slices.ContainsFunc(specs, func(s portSpec) bool { return s.mirror == p.name }) {
+			return nil, fmt.Errorf("port %s is being removed and gets no copies of another's frames any more", p.name)
+		}
 		if all[i].sink && !p.spec.sink {
 			return nil, fmt.Errorf("port %s was added as a port that sends, so it cannot get copies of another's frames now; want one that was added with sink=on", p.name)
 		}

@@ -144,6 +144,7 @@ func settingsChanged(old, c config) error {
 		{"placement", old.balance == c.balance},
 		{"stats", old.interval == c.interval},
 		{"control", old.control == c.control},
+		{"guest-port", old.guest == c.guest},
 		{"output", old.json == c.json},
 		{"log-format", old.logJSON == c.logJSON},
 	} {
@@ -156,12 +157,16 @@ func settingsChanged(old, c config) error {
 
 // follow carries out a plan, or takes back what it has done of it.
 func (d *daemon) follow(p *plan) error {
-	for i, spec := range p.remove {
-		if err := d.removeSpec(spec); err != nil {
-			return errors.Join(err, d.addSpecs(p.remove[:i]))
+	var removed, added []portSpec
+	for _, spec := range p.remove {
+		gone, err := d.removeSpec(spec)
+		if gone {
+			removed = append(removed, spec)
+		}
+		if err != nil {
+			return errors.Join(err, d.addSpecs(removed))
 		}
 	}
-	var added []portSpec
 	for _, spec := range p.add {
 		opened, err := d.addPort(spec)
 		if err == nil {
@@ -169,25 +174,33 @@ func (d *daemon) follow(p *plan) error {
 			continue
 		}
 		for _, spec := range slices.Backward(added) {
-			err = errors.Join(err, d.removeSpec(spec))
+			_, failed := d.removeSpec(spec)
+			err = errors.Join(err, failed)
 		}
-		return errors.Join(err, d.addSpecs(p.remove))
+		return errors.Join(err, d.addSpecs(removed))
 	}
 	return nil
 }
 
-// removeSpec removes a port; that it was removed by somebody else is as well.
-func (d *daemon) removeSpec(spec portSpec) error {
+// removeSpec removes a port, and reports whether it did, also when not all of it
+// came to an end; that somebody else removed it is as well.
+func (d *daemon) removeSpec(spec portSpec) (gone bool, err error) {
 	if d.ports.find(spec.name) == nil {
-		return nil
+		return false, nil
 	}
-	return d.removePort(spec.name)
+	err = d.removePort(spec.name)
+	return d.ports.find(spec.name) == nil, err
 }
 
-// addSpecs adds ports again, those first that were removed last.
+// addSpecs adds ports again, those first that were removed last. Those of what
+// was inherited are not: its number may be another descriptor's by now.
 func (d *daemon) addSpecs(specs []portSpec) error {
 	var errs []error
 	for _, spec := range slices.Backward(specs) {
+		if spec.inherits() {
+			errs = append(errs, spec.said.errorf("it is removed, as what is inherited cannot be opened again; it comes back when the program is started again"))
+			continue
+		}
 		_, err := d.addPort(spec)
 		errs = append(errs, err)
 	}

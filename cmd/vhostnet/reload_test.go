@@ -104,6 +104,7 @@ func TestReloadRefused(t *testing.T) {
 		"port \"a\" {":                                                                 {":1:"},
 		r.text("mtu = 3", "a"):                                                         {"2:1", "mtu"},
 		r.text("placement = \"balance\"", "a"):                                         {"placement", "started again"},
+		r.text("guest_port = 9", "a", "b", "c"):                                        {"guest-port", "started again"},
 		r.text("stats = \"1s\"", "a", "b", "c"):                                        {"stats", "started again"},
 		r.text("", "a,mtu=1400", "b", "c"):                                             {`port \"a\"`, "mtu"},
 		r.text("", "a,pairs=1", "b", "c"):                                              {`port \"a\"`, "pairs"},

@@ -144,6 +144,7 @@ var badFlags = []struct {
 	{"--port web=PATH,guest-socket=@name", []string{"--port web", "guest-socket=@name", "path"}},
 	{"--port web=PATH,guest-cid=3,guest-filters=0", []string{"--port web", "guest-filters=0", "1 to 256"}},
 	{"--port web=PATH,guest-cid=3,guest-filters=9", []string{"--port web", "guest-filters=9", "guest=filters"}},
+	{"--vm web,queue=manual,guest-cid=3,guest=filters", []string{"--vm web", "queue=manual", "guest=see"}},
 	{"--port web=PATH,queue=manual,guest-cid=3,guest=filters", []string{"--port web", "queue=manual", "guest=see"}},
 	{"--port web=PATH,guest-cid=3 --port db=PATH2,guest-cid=3", []string{"--port db", "guest-cid=3", "port web"}},
 	{"--port web=PATH,guest-socket=DIR/v --port db=PATH2,guest-socket=DIR/v", []string{"--port db", "guest-socket=", "port web"}},

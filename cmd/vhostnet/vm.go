@@ -49,7 +49,7 @@ func parseVM(s string) (portSpec, error) {
 	if p.dial {
 		return portSpec{}, said.errorf("role=connect: the socket of a --vm is made here; want --port %s=PATH,role=connect", name)
 	}
-	return p, said.wrong(p.switching.consistent())
+	return p, said.wrong(errors.Join(p.consistent(), p.switching.consistent()))
 }
 
 // makeRuntimeDir makes the directory for the sockets of --vm: nobody else's.
