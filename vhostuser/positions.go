@@ -121,8 +121,7 @@ func (s *session) keepPosition(r *ring, c *virtqueue.Config, fresh bool) {
 }
 
 // told follows the answer that tells the front-end where a ring stands: it knows
-// told follows the answer that tells the front-end where a ring stands: it knows
-// from here on, and whatever it has serve the ring next.
+// from here on, and so does whoever it has serve the ring next.
 func (r *ring) told() {
 	if r.journal != nil {
 		r.journal.Forget()

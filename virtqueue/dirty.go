@@ -72,7 +72,11 @@ func (d *dirty) took(chains []Chain, from uint32) {
 func (q *Queue) markPushed(used []Used, from uint32) {
 	q.marking(func(d *dirty) {
 		for i := range used {
-			d.markBuffer(d.buffers[(from+uint32(i))&d.mask], uint64(used[i].Len))
+			slot := (from + uint32(i)) & d.mask
+			d.markBuffer(d.buffers[slot], uint64(used[i].Len))
+			if cap(d.buffers[slot]) > inlineBlocks { // or long chains, one after the other, would make all slots long
+				d.buffers[slot] = nil
+			}
 		}
 		d.markSpans(&q.ring, q.ring.spans(&q.take, from, len(used)))
 	})

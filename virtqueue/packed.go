@@ -10,7 +10,6 @@ import (
 // together with len.
 const (
 	packedAddr    = 0
-	packedMeta    = 8 // len, id, flags
 	packedLen     = 8
 	packedIDFlags = 12
 )

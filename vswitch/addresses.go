@@ -26,7 +26,7 @@ func (s *Switch) Addresses(id PortID, most int) (list []Address) {
 			if len(list) == most {
 				return list
 			}
-			a := Address{VLAN: uint16(key >> macBits)}
+			a := Address{VLAN: uint16(key>>macBits) & vlanMask}
 			for k := range a.MAC {
 				a.MAC[k] = byte(key >> (40 - 8*k))
 			}
@@ -51,6 +51,15 @@ func (s *Switch) Teach(c *worker.Context, id PortID, a Address) bool {
 		return false
 	}
 	defer b.end()
+	if v := b.from.vlans; v != nil {
+		if a.VLAN == 0 {
+			a.VLAN = v.native
+		}
+		if a.VLAN == 0 || !v.carries(a.VLAN) {
+			return false
+		}
+		a.VLAN |= inVLAN
+	}
 	lesson := b.learn(frameKey(a.VLAN, mac))
 	return lesson != foreign && lesson != full
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"testing"
+
+	"vhostnet/nbl"
 )
 
 func TestAddresses(t *testing.T) {
@@ -65,5 +67,46 @@ func TestTeach(t *testing.T) {
 	}
 	if n := l.ports[2].counters.TxFrames.Value(); n != 0 {
 		t.Errorf("%d frames are counted", n)
+	}
+}
+
+// What a port in VLANs has learned can be taught to another in the same ones,
+// as a VM does that moves, and to none that is not.
+func TestTeachInVLANs(t *testing.T) {
+	access, trunk := PortOptions{VLAN: VLANOptions{Access: 10}}, PortOptions{VLAN: VLANOptions{Trunk: []uint16{10, 20}, Native: 20}}
+	l := newLab(t, 2, Options{}, access)
+	from, to := l.attach(trunk), l.attach(trunk)
+	list := func(frame []byte) *nbl.List {
+		l := new(nbl.List)
+		l.FromBytes(frame, 1)
+		return l
+	}
+	l.forward(0, list(packet(broadcast, station(1), noTag, 1)))
+	l.forward(from, list(packet(broadcast, station(2), 10, 1)), list(packet(broadcast, station(3), noTag, 1)))
+	at := func(ports ...int) (all []Address) {
+		for _, p := range ports {
+			all = append(all, l.s.Addresses(l.ids[p], 9)...)
+		}
+		slices.SortFunc(all, func(a, b Address) int { return cmp.Compare(a.MAC[5], b.MAC[5]) })
+		return all
+	}
+	learned, want := at(0, from), []Address{{10, mac(station(1))}, {10, mac(station(2))}, {20, mac(station(3))}}
+	if !slices.Equal(learned, want) {
+		t.Fatalf("learned %v, want %v", learned, want)
+	}
+	for i, p := range []int{1, to, to} {
+		if !l.s.Teach(l.c, l.ids[p], learned[i]) {
+			t.Errorf("%v is not learned at port %d", learned[i], p)
+		}
+	}
+	if got := at(1, to); !slices.Equal(got, want) || at(0, from) != nil {
+		t.Errorf("%v has moved, want %v, and %v is left", got, want, at(0, from))
+	}
+	l.forward(from, list(packet(station(1), station(9), 10, 1)))
+	if n := len(l.ports[1].take()); n != 3 { // two floods of VLAN 10, and this one
+		t.Errorf("the port that was taught got %d frames, want 3", n)
+	}
+	if l.s.Teach(l.c, l.ids[0], Address{20, mac(station(8))}) {
+		t.Error("an address of a VLAN that the port is not in is learned")
 	}
 }
