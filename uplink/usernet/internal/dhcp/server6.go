@@ -23,14 +23,18 @@ func (s *Server) Answer6(now time.Time, c Client, src netip.Addr, payload []byte
 		s.Counters.TooOften.Add(1)
 		return reply, false
 	}
-	any6, err := dhcpv6.FromBytes(payload)
-	if err != nil {
+	if len(payload) > 0 && isRelay6(dhcpv6.MessageType(payload[0])) {
+		s.Counters.Relayed.Add(1)
+		return reply, false
+	}
+	sifted, ok := sift6(payload)
+	if !ok {
 		s.Counters.Malformed.Add(1)
 		return reply, false
 	}
-	m, direct := any6.(*dhcpv6.Message)
-	if !direct {
-		s.Counters.Relayed.Add(1)
+	m, err := dhcpv6.MessageFromBytes(sifted)
+	if err != nil {
+		s.Counters.Malformed.Add(1)
 		return reply, false
 	}
 	if !s.valid6(m) {
@@ -47,6 +51,10 @@ func (s *Server) Answer6(now time.Time, c Client, src netip.Addr, payload []byte
 		return reply, false
 	}
 	return Reply{Payload: r.ToBytes(), To: netip.AddrPortFrom(src, clientPort6)}, true
+}
+
+func isRelay6(t dhcpv6.MessageType) bool {
+	return t == dhcpv6.MessageTypeRelayForward || t == dhcpv6.MessageTypeRelayReply
 }
 
 // valid6 checks who a message is from and for (RFC 8415, 16).
