@@ -137,11 +137,43 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 	n.counters.connected.Add(1)
 	if host != nil {
 		n.relay(ep, &wq, host, int(g.conns.Load()))
-		return
+	} else {
+		c := newGuestConn(gonet.NewTCPConn(&wq, ep))
+		n.serveConn(n.ctx, g, key.to, c)
+		_ = c.Close() // the guest has what it was to get
 	}
-	c := newGuestConn(gonet.NewTCPConn(&wq, ep))
-	n.serveConn(n.ctx, g, key.to, c)
-	_ = c.Close() // the guest has what it was to get
+	settle(n.ctx, ep, settleTime)
+}
+
+// settleTime is how long a guest has to take what is left of a closed connection.
+const settleTime = time.Minute
+
+// settle waits until a guest has taken what is left for it of a connection that is
+// closed, and breaks it off when that takes too long. The bytes stay in memory as
+// long as the guest answers that it has no room for them, and are as long its
+// connection's.
+func settle(ctx context.Context, ep tcpip.Endpoint, most time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for wait := time.Millisecond; isUnsettled(ep); wait = min(2*wait, time.Second) {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			ep.Abort()
+			return
+		}
+	}
+}
+
+// isUnsettled reports whether a closed connection may have bytes that were not
+// acknowledged.
+func isUnsettled(ep tcpip.Endpoint) bool {
+	switch tcp.EndpointState(ep.State()) {
+	case tcp.StateEstablished, tcp.StateCloseWait, tcp.StateFinWait1, tcp.StateClosing, tcp.StateLastAck:
+		return true
+	default:
+		return false
+	}
 }
 
 // admit counts a connection against its guest's limit and everybody's, and
