@@ -3,6 +3,7 @@ package sys
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"syscall"
 
@@ -134,6 +135,39 @@ func (d *Datagram) Close() error {
 		return fmt.Errorf("sys: close a datagram socket: %w", err)
 	}
 	return nil
+}
+
+// SendTo sends b from a UDP socket of package net to an address. It never waits,
+// as the socket's own Write does when its buffer is full.
+func SendTo(c RawConn, v6 bool, b []byte, to netip.AddrPort) Outcome {
+	var address unix.Sockaddr
+	if v6 {
+		inet6 := &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()} // of IPv4: in IPv6
+		if zone := to.Addr().Zone(); zone != "" {
+			link, err := net.InterfaceByName(zone)
+			if err != nil {
+				return Unreachable
+			}
+			inet6.ZoneId = uint32(link.Index)
+		}
+		address = inet6
+	} else {
+		address = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	var sent error
+	err := c.Control(func(fd uintptr) {
+		sent = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, address)
+	})
+	return outcome(errors.Join(err, sent))
+}
+
+// IsIPv6 reports whether a socket is one of IPv6.
+func IsIPv6(c RawConn) (v6 bool, err error) {
+	var domain int
+	if cerr := c.Control(func(fd uintptr) { domain, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN) }); cerr != nil {
+		return false, cerr
+	}
+	return domain == unix.AF_INET6, err
 }
 
 // RawConn is what SyscallConn of a net.Conn gives, for packages that have no

@@ -41,6 +41,8 @@ type udpForward struct {
 	n    *Network
 	spec Forward
 	conn *net.UDPConn
+	raw  sys.RawConn // of conn
+	v6   bool        // it is a socket of IPv6, for IPv4 too perhaps
 
 	mu      sync.Mutex
 	clients map[netip.AddrPort]*udpClient
@@ -62,7 +64,14 @@ func newUDPForward(n *Network, f Forward) (*udpForward, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &udpForward{n: n, spec: f, conn: conn, clients: map[netip.AddrPort]*udpClient{}}, nil
+	u := &udpForward{n: n, spec: f, conn: conn, clients: map[netip.AddrPort]*udpClient{}}
+	if u.raw, err = conn.SyscallConn(); err == nil {
+		u.v6, err = sys.IsIPv6(u.raw)
+	}
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return u, nil
 }
 
 // receive carries datagrams to the guest until the way in is closed.
@@ -126,12 +135,9 @@ func (u *udpForward) client(from netip.AddrPort) *udpClient {
 	return c
 }
 
-// send answers a client.
+// send answers a client. It never waits: others' packets wait meanwhile.
 func (c *udpClient) send(b []byte) sys.Outcome {
-	if _, err := c.forward.conn.WriteToUDPAddrPort(b, c.address); err != nil {
-		return sys.Failed
-	}
-	return sys.Sent
+	return sys.SendTo(c.forward.raw, c.forward.v6, b, c.address)
 }
 
 func (u *udpForward) forget(c *udpClient) {

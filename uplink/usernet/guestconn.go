@@ -12,13 +12,17 @@ import (
 // guestConn is a guest's connection to a service. It knows when it was closed.
 type guestConn struct {
 	*gonet.TCPConn
+	guest  string
 	once   sync.Once
 	closed chan struct{}
 }
 
-func newGuestConn(c *gonet.TCPConn) *guestConn {
-	return &guestConn{TCPConn: c, closed: make(chan struct{})}
+func newGuestConn(c *gonet.TCPConn, guest string) *guestConn {
+	return &guestConn{TCPConn: c, guest: guest, closed: make(chan struct{})}
 }
+
+// Guest is whose it is (boot.FromGuest).
+func (c *guestConn) Guest() string { return c.guest }
 
 // Close closes the connection.
 func (c *guestConn) Close() error {

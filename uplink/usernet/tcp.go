@@ -138,7 +138,7 @@ func (n *Network) connect(r *tcp.ForwarderRequest) {
 	if host != nil {
 		n.relay(ep, &wq, host, int(g.conns.Load()))
 	} else {
-		c := newGuestConn(gonet.NewTCPConn(&wq, ep))
+		c := newGuestConn(gonet.NewTCPConn(&wq, ep), g.name)
 		n.serveConn(n.ctx, g, key.to, c)
 		_ = c.Close() // the guest has what it was to get
 	}

@@ -32,7 +32,7 @@ type HTTP struct {
 	Counters HTTPCounters
 }
 
-// Bounds of requests: for one address, and in all.
+// Bounds of requests: for one guest, and in all.
 const (
 	requestsOfOne = 16
 	requestsOfAll = 256
@@ -63,6 +63,9 @@ func (h *HTTP) Serve(ctx context.Context, l net.Listener) error {
 		ReadTimeout:       headerTime,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeader,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, guestKey{}, guestOf(c))
+		},
 		// What clients do wrong is theirs to know.
 		ErrorLog: hclog.NewNullLogger().StandardLogger(nil),
 	}
@@ -74,15 +77,37 @@ func (h *HTTP) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
+// FromGuest is a connection that knows whose it is. One that does not is taken for
+// that of the address at its other end.
+type FromGuest interface{ Guest() string }
+
+// guestKey is under what a request's context has its guest.
+type guestKey struct{}
+
+func guestOf(c net.Conn) string {
+	if g, ok := c.(FromGuest); ok {
+		return g.Guest()
+	}
+	return hostOf(c.RemoteAddr().String())
+}
+
+func hostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	return host
+}
+
 // ServeHTTP answers one request: GET or HEAD of a file, also of a part of it.
 func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := &patient{ResponseWriter: w, control: http.NewResponseController(w)}
 	if p.extend() != nil {
 		return // the connection is gone
 	}
-	guest, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		guest = r.RemoteAddr
+	guest, ok := r.Context().Value(guestKey{}).(string)
+	if !ok { // it did not come by Serve
+		guest = hostOf(r.RemoteAddr)
 	}
 	if !h.slots.Take(guest) {
 		h.Counters.TooMany.Add(1)

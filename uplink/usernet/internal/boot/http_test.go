@@ -85,6 +85,30 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
+// named is a guest's connection.
+type named struct{ net.Conn }
+
+func (named) Guest() string { return "web" }
+
+// All addresses of a guest have one share.
+func TestManyAddresses(t *testing.T) {
+	d, _ := newDirectory(t, map[string][]byte{"f": {1}})
+	h, err := NewHTTP(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range requestsOfOne {
+		h.slots.Take("web")
+	}
+	for guest, want := range map[string]int{guestOf(named{}): 503, "db": 200} {
+		r := httptest.NewRequestWithContext(context.WithValue(t.Context(), guestKey{}, guest), "GET", "/f", nil)
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("%s: %d, want %d", guest, w.Code, want)
+		}
+	}
+}
+
 func TestManyRequests(t *testing.T) {
 	d, _ := newDirectory(t, map[string][]byte{"f": {1}})
 	h, err := NewHTTP(d)
