@@ -162,6 +162,15 @@ func TestGuestGivesWay(t *testing.T) {
 	if has(other) {
 		t.Error("a guest keeps an address of which the host has set a filter elsewhere")
 	}
+	const byHand = "52:54:00:00:00:68"
+	a.must(second(guest.SetFilter(ctx, guestFilter(byHand))))
+	a.must(second(a.AddPort(ctx, control.PortRequest{Name: "hand", Socket: a.path("hand"), Options: map[string]string{"queue": "manual"}})))
+	q, err := a.AllocateQueue(ctx, control.QueueRequest{Port: "hand"})
+	a.must(err)
+	a.must(second(a.SetFilter(ctx, control.FilterRequest{Queue: q.ID, Address: control.Address{MAC: byHand}})))
+	if has(byHand) {
+		t.Error("a guest keeps an address of which the host has set a filter on a queue that it drives by hand")
+	}
 	a.must(second(guest.SetFilter(ctx, guestFilter("52:54:00:00:00:66"))))
 	a.must(a.DropFilter(ctx, "web", control.Address{MAC: "52:54:00:00:00:66"}))
 }

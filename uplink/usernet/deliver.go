@@ -36,6 +36,10 @@ func (u *uplink) Deliver(c *worker.Context, batch []*nbl.List) (accepted int, pa
 		return len(batch), false
 	}
 	g := u.n.guests.of(u.n.o.Switch, vswitch.Sender(c), c.Now())
+	if g.name == "" { // its port was detached meanwhile: nobody is there to answer to
+		u.counters.Drops.Add(metrics.ReasonNoPort, uint64(len(batch)))
+		return len(batch), false
+	}
 	frames, bytes := uint64(0), uint64(0)
 	for _, l := range batch {
 		if l.Dst != u.n.mac && l.Dst>>40&1 == 0 {

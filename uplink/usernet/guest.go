@@ -48,7 +48,9 @@ func (s *guests) of(sw *vswitch.Switch, id vswitch.PortID, now int64) *guest {
 		s.mu.Lock()
 		if g = s.m[id]; g == nil {
 			g = &guest{name: sw.PortName(id)}
-			s.m[id] = g
+			if g.name != "" { // or the port is detached, and there is nobody to remember
+				s.m[id] = g
+			}
 		}
 		s.mu.Unlock()
 	}
