@@ -32,6 +32,7 @@ mutants: ## plant each defect of testdata/mutants; a test must fail (CI=1: the c
 
 integration: build ## guests in QEMU and DPDK's front-end against vhostnet
 	$(GO) test -tags integration -count=1 -v -timeout 40m ./integration/... ./bench/...
+	$(GO) test -tags integration -count=1 -v -timeout 10m -run '^TestV79_' ./cmd/vhostnet
 
 check: ## format, lint, vet, race tests, tidy
 	@scripts/check.sh

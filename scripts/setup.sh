@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh demo     to boot guests: QEMU 7.2 or later, a guest kernel, small tools
 #   scripts/setup.sh test     the above, QEMU 10 and QEMU 7.2, three firmwares, libvirt, DPDK, huge pages, TUN,
-#                             network namespaces, clients of DHCP, DNS and TFTP, groff and systemd, a C compiler for the race detector and an emulator for arm64 programs
+#                             network namespaces, clients of DHCP, DNS and TFTP, groff, systemd and strace, a C compiler for the race detector and an emulator for arm64 programs
 #   scripts/setup.sh bench    DPDK, huge pages, Valgrind
 #
 # NO_INSTALL=1 changes nothing: it names what is missing and ends with code 1 if anything is.
@@ -219,10 +219,12 @@ get_hugepages() {
 has_valgrind() { installed valgrind; }
 get_valgrind() { install_packages valgrind; }
 
+has_strace() { installed strace; }
+get_strace() { install_packages strace; }
+
 has_tun() { [ -c /dev/net/tun ] && (exec 3<>/dev/net/tun) 2>/dev/null; }
 get_tun() {
 	[ "$(id -u)" = 0 ] || die "/dev/net/tun takes root"
-	modprobe tun 2>/dev/null || true # it may be built in
 	mkdir -p /dev/net
 	[ -c /dev/net/tun ] || run mknod -m 666 /dev/net/tun c 10 200
 }
@@ -245,6 +247,7 @@ describe() {
 		arm64) echo "an emulator for arm64 programs (package qemu-user-static)" ;;
 		dpdk) echo "packages ${dpdk_packages[*]}" ;;
 		hugepages) echo "$hugepages huge pages of 2 MiB, hugetlbfs on /dev/hugepages" ;;
+		strace) echo "package strace" ;;
 		valgrind) echo "package valgrind" ;;
 		tun) echo "/dev/net/tun" ;;
 		netns) echo "network namespaces" ;;
@@ -253,7 +256,7 @@ describe() {
 
 case ${1:-} in
 	demo) needs=(guest_packages qemu kernel) ;;
-	test) needs=(compiler arm64 guest_packages qemu10 qemu7 kernel firmware clients packaging libvirt dpdk hugepages tun netns) ;;
+	test) needs=(compiler arm64 guest_packages qemu10 qemu7 kernel firmware clients packaging libvirt dpdk hugepages strace tun netns) ;;
 	bench) needs=(dpdk hugepages valgrind) ;;
 	*) die "want demo, test or bench" ;;
 esac

@@ -41,6 +41,7 @@ stage mutants make --no-print-directory mutants CI=1
 stage fuzz env TARGETS='SplitChains|PackedChains|IndirectTable|NetHeader|MemTable' scripts/fuzz.sh
 stage guests go test -tags integration -count=1 -v -timeout 40m ./integration/...
 stage clients go test -tags integration -count=1 -v -timeout 10m ./uplink/usernet/internal/clients
+stage faults go test -tags integration -count=1 -v -timeout 10m -run '^TestV79_' ./cmd/vhostnet
 stage dpdk go test -tags integration -count=1 -v -timeout 10m ./bench/...
 
 printf '\n%stotal        %2d min %02d s\n' "$summary" $((SECONDS / 60)) $((SECONDS % 60))
