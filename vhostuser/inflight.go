@@ -60,9 +60,11 @@ func (i *Inflight) Unmarshal(b []byte) error {
 const (
 	inflightVersion = 8 // 16 bits; 0 is a region that nobody has used
 	inflightSize    = 10
+	inflightBatch   = 12 // the head that was given back last
 	inflightUsed    = 14
 	inflightEntries = 16
 	inflightEntry   = 16 // its first byte is 1 when the chain is in flight
+	inflightNext    = 6  // in an entry: the head that was given back before
 	inflightAlign   = 64
 )
 
@@ -162,39 +164,86 @@ func (s *session) land(r *ring, c *virtqueue.Config) error {
 		return err
 	}
 	used := c.Used.Load16(2)
+	// A back-end that is killed in here leaves a region that says no less.
 	if b.Load16(inflightVersion) != 0 {
 		if err := landed(b, c, used); err != nil {
 			return err
 		}
+		b.Store16(inflightUsed, used)
+		b.Store16(inflightSize, uint16(c.Size))
+		return nil
 	}
-	for head := range uint32(c.Size) {
-		b.Store8(inflightEntries+inflightEntry*head, 0)
+	for head := range c.Size {
+		flown(b, uint16(head))
 	}
-	b.Store16(inflightVersion, 1)
 	b.Store16(inflightSize, uint16(c.Size))
 	b.Store16(inflightUsed, used)
+	b.Store16(inflightVersion, 1)
 	return nil
 }
 
-// landed reports errOutOfOrder unless the chains that are in flight are those
-// that the driver made available from index used on.
+// inFlight reports whether region b says that the chain of head is in flight.
+func inFlight(b sharedmem.Block, head uint16) bool {
+	return b.Load8(inflightEntries+inflightEntry*uint32(head)) != 0
+}
+
+// flown makes region b say that the chain of head is not in flight.
+func flown(b sharedmem.Block, head uint16) { b.Store8(inflightEntries+inflightEntry*uint32(head), 0) }
+
+// landed makes region b say that nothing is in flight. It reports errOutOfOrder
+// unless what was are the chains that the driver made available from index used
+// on.
 func landed(b sharedmem.Block, c *virtqueue.Config, used uint16) error {
-	var flying, next []uint16
-	for head := range uint32(c.Size) {
-		if b.Load8(inflightEntries+inflightEntry*head) != 0 {
+	var flying []uint16
+	for head := range c.Size {
+		if inFlight(b, uint16(head)) {
 			flying = append(flying, uint16(head))
 		}
 	}
+	if len(flying) == 0 {
+		return nil // and the region's used index may be of the ring's start
+	}
+	given, err := lastBatch(b, c.Size, used-b.Load16(inflightUsed))
+	if err != nil {
+		return err
+	}
+	flying = slices.DeleteFunc(flying, func(head uint16) bool { return given[head] })
 	if int(c.Avail.Load16(2)-used) < len(flying) {
 		return errOutOfOrder
 	}
-	for i := range len(flying) {
+	next := make([]uint16, len(flying))
+	for i := range next {
 		slot := uint32(used+uint16(i)) & uint32(c.Size-1)
-		next = append(next, c.Avail.Load16(4+2*slot))
+		next[i] = c.Avail.Load16(4 + 2*slot)
 	}
-	slices.Sort(next)
-	if !slices.Equal(flying, next) {
+	if !slices.Equal(flying, slices.Sorted(slices.Values(next))) {
 		return errOutOfOrder
 	}
+	for _, head := range slices.Backward(next) { // so that those that are left are the next ones
+		flown(b, head)
+	}
+	for head := range given {
+		flown(b, head)
+	}
 	return nil
+}
+
+// lastBatch is the n chains that were given back last. A back-end moves the
+// ring's used index, then says of each that it is not in flight, then moves the
+// region's used index: one that was killed in between has given them back,
+// whatever else the region says of them.
+func lastBatch(b sharedmem.Block, size int, n uint16) (given map[uint16]bool, err error) {
+	if int(n) > size {
+		return nil, fmt.Errorf("vhostuser: the inflight region makes no sense: its used index is %d behind that of a ring of %d entries", n, size)
+	}
+	given = make(map[uint16]bool, n)
+	head := b.Load16(inflightBatch)
+	for range n {
+		if int(head) >= size {
+			return nil, fmt.Errorf("vhostuser: the inflight region makes no sense: head %d is among the last that were given back of a ring of %d entries", head, size)
+		}
+		given[head] = true
+		head = b.Load16(inflightEntries + inflightEntry*uint32(head) + inflightNext)
+	}
+	return given, nil
 }

@@ -1,6 +1,7 @@
 package vhostuser
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -120,16 +121,27 @@ func TestInflightRegion(t *testing.T) {
 }
 
 // What another back-end had taken when it was killed is done again, if it is what
-// comes next.
+// comes next. One that was killed between its two words about the last batch, the
+// ring's used index and the region's, has given that batch back.
 func TestInflightOfAnotherBackEnd(t *testing.T) {
 	for name, c := range map[string]struct {
 		flying []uint32
+		batch  []uint32 // given back last, and marked as in flight still
+		used   uint16   // how far behind the ring's the region's used index is
 		runs   bool
 	}{
-		"nothing":         {nil, true},
-		"the next chains": {[]uint32{3, 9}, true},
-		"a later chain":   {[]uint32{3, 11}, false},
-		"more than there": {[]uint32{3, 9, 11, 12}, false},
+		"nothing":                     {nil, nil, 0, true},
+		"the next chains":             {[]uint32{3, 9}, nil, 0, true},
+		"a later chain":               {[]uint32{3, 11}, nil, 0, false},
+		"more than there":             {[]uint32{3, 9, 11, 12}, nil, 0, false},
+		"nothing, in an old region":   {nil, nil, 5000, true},
+		"a batch":                     {nil, []uint32{2, 7, 1}, 3, true},
+		"a batch and the next chains": {[]uint32{3, 9}, []uint32{2, 7}, 2, true},
+		"a batch of next chains":      {[]uint32{9}, []uint32{3}, 1, true},
+		"a batch and a later chain":   {[]uint32{11}, []uint32{2}, 1, false},
+		"a batch that was not given":  {[]uint32{2}, []uint32{7}, 0, false},
+		"more than a batch can be":    {nil, []uint32{2}, ringSize + 1, false},
+		"a batch of no chains":        {nil, []uint32{2, ringSize}, 2, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, g := inflightBench(t)
@@ -138,23 +150,37 @@ func TestInflightOfAnotherBackEnd(t *testing.T) {
 			for _, head := range c.flying {
 				at.Store8(16+16*head, 1)
 			}
-			b.ok(SetInflightFD, v.Marshal(), dup(t, fd))
-			g.used(0, 5)
-			for i, head := range []uint16{9, 3, 11} {
-				g.mem.Store16(availAt+4+2*uint32(5+i), head)
+			for i, head := range c.batch {
+				at.Store16(12, uint16(c.batch[0])) // last_batch_head
+				if head < ringSize {
+					at.Store8(16+16*head, 1)
+				}
+				if i > 0 {
+					at.Store16(16+16*c.batch[i-1]+6, uint16(head)) // next
+				}
 			}
-			g.mem.Store16(availAt+2, 8)
+			const stands = 5
+			at.Store16(14, stands-c.used)
+			b.ok(SetInflightFD, v.Marshal(), dup(t, fd))
+			g.used(0, stands)
+			for i, head := range []uint16{9, 3, 11} {
+				g.mem.Store16(availAt+4+2*uint32(stands+i), head)
+			}
+			g.mem.Store16(availAt+2, stands+3)
 			b.ok(SetVringNum, state(0, ringSize))
 			b.ok(SetVringAddr, addr(0).Marshal())
 			if got := b.want(SetVringKick, fdPayload(0), newFD(t)); (got == 0) != c.runs || b.dev.runs(0) != c.runs {
 				t.Fatalf("acknowledgement %d, the ring runs: %t, want %t\n%s", got, b.dev.runs(0), c.runs, b.log)
 			}
-			for _, head := range c.flying {
-				if left := at.Load8(16+16*head) != 0; left == c.runs {
-					t.Errorf("chain %d is marked as in flight: %t", head, left)
+			for _, head := range slices.Concat(c.flying, c.batch) {
+				if head < ringSize && (at.Load8(16+16*head) != 0) == c.runs {
+					t.Errorf("chain %d is marked as in flight: %t", head, !c.runs)
 				}
 			}
-			if !c.runs && !strings.Contains(b.log.String(), "cannot be taken up here") {
+			if c.runs && at.Load16(14) != stands {
+				t.Errorf("the region's used index is %d, want %d", at.Load16(14), stands)
+			}
+			if !c.runs && !strings.Contains(b.log.String(), "cannot be taken up here") && !strings.Contains(b.log.String(), "makes no sense") {
 				t.Errorf("the log does not say why:\n%s", b.log)
 			}
 		})
