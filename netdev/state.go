@@ -50,7 +50,8 @@ type movedCounters struct {
 	RxBytes  uint64 `json:"rx_bytes"`
 }
 
-// maxCount is the largest count that is taken over: it leaves the sum room.
+// maxCount is up to where counters grow by what is taken over, however often
+// that comes: it leaves the port's own room.
 const maxCount = 1 << 62
 
 func moved(list []vswitch.Address) []movedAddress {
@@ -102,11 +103,10 @@ func (d *Device) LoadState(blob []byte) error {
 		add(&d.counters.RxBytes, m.RxBytes)
 	}
 	d.arrived = true
-	d.o.Log.Info("state of the guest's port taken over", "from", s.Port, "addresses", len(addresses))
 	return nil
 }
 
-func add(c *metrics.Counter, n uint64) { c.Add(min(n, maxCount)) }
+func add(c *metrics.Counter, n uint64) { c.Add(min(n, maxCount-min(c.Value(), maxCount))) }
 
 // check answers the addresses of a state that can be taken over.
 func (s *state) check() ([]vswitch.Address, error) {

@@ -96,3 +96,27 @@ func TestStateIsChecked(t *testing.T) {
 		t.Errorf("%d frames", n)
 	}
 }
+
+// However often a state is loaded, its counters do not wrap, and leave the port's
+// own room.
+func TestStateAgainAndAgain(t *testing.T) {
+	l := newLab(t)
+	l.d.counters.TxFrames.Add(5)
+	for range 9 {
+		l.must(l.d.LoadState(fmt.Appendf(nil, `{"version":1,"device":"virtio-net","counters":{"tx_frames":%d,"tx_bytes":%d,"rx_frames":%d,"rx_bytes":7}}`,
+			uint64(1<<62), uint64(1<<63), uint64(1<<61))))
+	}
+	s := l.d.Snapshot()
+	for what, n := range map[string]uint64{"frames sent": s.TxFrames, "bytes sent": s.TxBytes, "frames received": s.RxFrames} {
+		if n != maxCount {
+			t.Errorf("%s: %d, want %d", what, n, uint64(maxCount))
+		}
+	}
+	if s.RxBytes != 63 {
+		t.Errorf("%d bytes received, want 63", s.RxBytes)
+	}
+	l.d.counters.TxFrames.Add(5)
+	if n := l.d.Snapshot().TxFrames; n != maxCount+5 {
+		t.Errorf("%d frames behind five more, want %d", n, uint64(maxCount)+5)
+	}
+}

@@ -172,7 +172,11 @@ func (s *session) endTransfer() error {
 	case s.runs():
 		return errors.New("vhostuser: rings were started before the device's state was there")
 	}
-	return s.dev.(StateSaver).LoadState(t.blob)
+	if err := s.dev.(StateSaver).LoadState(t.blob); err != nil {
+		return err
+	}
+	s.log(hclog.Info, "device state was taken over", "bytes", len(t.blob)) // a device would say it as often as it is asked
+	return nil
 }
 
 // runs reports whether a ring runs.
