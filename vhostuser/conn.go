@@ -45,7 +45,17 @@ type conn struct {
 }
 
 // attach has fd, which the conn owns, go with the next reply.
-func (c *conn) attach(fd *sys.FD) { c.goes = fd }
+func (c *conn) attach(fd *sys.FD) {
+	sys.CloseAll([]*sys.FD{c.goes})
+	c.goes = fd
+}
+
+// close closes the connection, and the descriptor that no reply has taken. The
+// goroutine that reads and writes calls it.
+func (c *conn) close() {
+	c.attach(nil)
+	_ = c.Close()
+}
 
 // next waits for a message, as long as it takes; once its first byte is there
 // the rest has to follow in time. The error is io.EOF, unwrapped, when the
@@ -145,12 +155,11 @@ func (c *conn) reply(r Request, payload []byte) error {
 	if err := c.bound(c.SetWriteDeadline, time.Now().Add(c.send)); err != nil {
 		return fmt.Errorf("vhostuser: reply to %s: %w", r, err)
 	}
+	defer c.attach(nil)
 	var fds []*sys.FD
 	if c.goes != nil {
 		fds = append(fds, c.goes)
-		c.goes = nil
 	}
-	defer sys.CloseAll(fds)
 	if err := c.because(c.Send(Message(r, ReplyFlags, payload), fds)); err != nil {
 		return fmt.Errorf("vhostuser: reply to %s: %w", r, err)
 	}

@@ -58,10 +58,9 @@ func (s *session) setLogBase(m *message) ([]byte, error) {
 		log.Unref()
 		return nil, fmt.Errorf("vhostuser: a dirty log of %d bytes has no bit for guest address %#x, where memory ends", v.Size, last)
 	}
-	old := s.dirtyLog
+	defer s.dirtyLog.Unref() // the one before
 	s.dirtyLog = log
 	s.remake((*session).logged)
-	old.Unref()
 	s.log(hclog.Debug, "dirty log set", "bytes", v.Size)
 	return v.Marshal(), nil
 }

@@ -5,6 +5,9 @@ import (
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
+
+	"vhostnet/internal/sys"
+	"vhostnet/virtio"
 )
 
 func TestDeviceRefuses(t *testing.T) {
@@ -106,4 +109,77 @@ func TestMalformedRingWithoutNeedReply(t *testing.T) {
 	b.say(SetVringAddr, addr(0).Marshal())
 	b.number(GetFeatures)
 	b.calls("start 0")
+}
+
+// Whatever the device panics in, nothing of the session is left: neither the
+// memory that it had nor the one that it was about to have.
+func TestPanicLeavesNothing(t *testing.T) {
+	for _, call := range []string{"negotiated", "memory", "enable", "replace", "save"} {
+		t.Run(call, func(t *testing.T) {
+			g := newGuest(t)
+			before := measure(t)
+			d := newStub()
+			b := newBench(t, d, nil)
+			b.handshake(g)
+			b.live(0)
+			d.panicIn(call)
+			switch call {
+			case "negotiated":
+				b.base(0)
+				b.say(SetFeatures, U64(accepted&^virtio.EventIdx).Marshal())
+			case "memory", "replace":
+				b.say(AddMemReg, SingleRegion{Region: MemRegion{GPA: 1 << 40, User: 1 << 40, Size: 4096}}.Marshal(), g.fd(t))
+			case "enable":
+				b.say(SetVringEnable, state(1, 1))
+			case "save":
+				b.base(0)
+				r, w := channels["pipe"](t)
+				_ = r.Close()
+				b.say(SetDeviceStateFD, DeviceState{Direction: StateSave}.Marshal(), w)
+			}
+			b.closed()
+			b.close()
+			if !strings.Contains(b.log.String(), "please report") {
+				t.Errorf("nothing has panicked:\n%s", b.log)
+			}
+			atRest(t, before)
+		})
+	}
+}
+
+// A descriptor that was to go with a reply is closed when there is none: the
+// reply cannot be sent, or the request failed behind it.
+func TestDescriptorOfNoReply(t *testing.T) {
+	file := func() *sys.FD {
+		fd, err := sys.NewMemfd("test", 4096, sys.MemfdOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	for name, end := range map[string]func(*conn){
+		"no reply": func(*conn) {},
+		"a reply that cannot be sent": func(c *conn) {
+			c.end()
+			if err := c.reply(GetInflightFD, nil); err == nil {
+				t.Error("a reply is sent on a connection that has ended")
+			}
+		},
+		"another descriptor": func(c *conn) { c.attach(file()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := measure(t)
+			ours, theirs := socketPair(t)
+			s, err := sys.ConnFrom(ours)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := &conn{Conn: s}
+			c.attach(file())
+			end(c)
+			c.close()
+			_ = theirs.Close()
+			atRest(t, before)
+		})
+	}
 }

@@ -62,14 +62,14 @@ func (s *session) remap(table []region) error {
 	if err != nil {
 		return err
 	}
+	unused := next
+	defer func() { unused.Unref() }() // of the two that one is no longer needed, also after a panic
 	if err := s.dev.Memory(next); err != nil {
-		next.Unref()
 		return fmt.Errorf("vhostuser: the device refuses the memory: %w", err)
 	}
-	old := s.memory.current
+	unused = s.memory.current
 	s.memory.table, s.memory.current = table, next
 	s.remake(func(*session, *ring) bool { return true })
-	old.Unref()
 	s.log(hclog.Debug, "memory changed", "regions", len(table), "bytes", next.Size())
 	return nil
 }

@@ -81,7 +81,7 @@ func (s *session) run() {
 	// nobody writing to its memory any more.
 	s.clear()
 	s.srv.o.OnFrontEnd(false)
-	_ = s.conn.Close()
+	s.conn.close()
 	if hungUp(err) {
 		s.log(hclog.Info, "front-end disconnected")
 		return

@@ -164,7 +164,16 @@ func (d *stub) ReplaceRing(i int, remake func(virtqueue.State) (*virtqueue.Queue
 	d.mu.Unlock()
 	state := old.Suspend()
 	q, err := remake(state)
-	if failed := d.note("replace %d", i); failed != nil {
+	noted := false
+	defer func() {
+		if !noted { // a panic: the ring is still the device's, and of no use
+			q.Close()
+			d.queues[i] = old
+		}
+	}()
+	failed := d.note("replace %d", i)
+	noted = true
+	if failed != nil {
 		if q != nil {
 			q.Close()
 		}
