@@ -24,6 +24,11 @@ import (
 // pair 0 runs, and only for as long as pair 0 does. A ring that was never
 // enabled is not given up: its driver is about to use it.
 
+// Runs reports whether the driver's first pair of rings is served: it is not
+// before a guest has started its driver, while the guest is reset, and after it
+// has migrated. It may be called concurrently with everything.
+func (d *Device) Runs() bool { return d.pair0Runs() }
+
 // pair0Runs reports whether both rings of pair 0 are started and enabled.
 func (d *Device) pair0Runs() bool {
 	const runs = ringStarted | ringEnabled

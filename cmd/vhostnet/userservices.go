@@ -102,8 +102,13 @@ func parseReservation(s string) (r usernet.Reservation, err error) {
 	return r, nil
 }
 
-// attachedVM reports whether a VM is at a port.
-func (d *daemon) attachedVM(name string) bool {
-	p := d.ports.find(name)
-	return p != nil && p.vm != nil && p.vm.connected.Load()
+// movedVM reports whether a VM has left a port for another one: none is there any
+// more, or both ports were told its address and the one at the first stands still,
+// as a VM does that has migrated.
+func (d *daemon) movedVM(mac [6]byte, from, to string) bool {
+	was, is := d.ports.find(from), d.ports.find(to)
+	if was == nil || was.vm != nil && !was.vm.connected.Load() {
+		return true
+	}
+	return was.vm != nil && is != nil && is.vm != nil && was.spec.mac == mac && is.spec.mac == mac && !was.vm.device.Runs()
 }

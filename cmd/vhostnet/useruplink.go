@@ -99,7 +99,7 @@ func parseForward(s string) (usernet.Forward, error) {
 // openUser makes an uplink of kind user.
 func (d *daemon) openUser(spec portSpec, o vswitch.PortOptions) (attachment, error) {
 	s := spec.uplink.user
-	s.services.Attached = d.attachedVM
+	s.services.Moved = d.movedVM
 	n, err := usernet.New(usernet.Options{
 		Name: spec.name, Switch: d.vswitch, Group: d.group, Log: d.log.With("port", spec.name), Mode: spec.mode, Switching: o,
 		MAC: s.mac, IPv4: s.ipv4, IPv6: s.ipv6, MTU: s.mtu, Host: s.host, Services: s.services, Forwards: s.forwards,

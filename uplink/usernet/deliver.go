@@ -71,24 +71,38 @@ func (n *Network) receive(now int64, d stack.NetworkDispatcher, g *guest, l *nbl
 		return
 	}
 	payload, head := copyIn(l)
-	if len(head) < tcp+header.TCPMinimumSize {
-		payload.Release()
+	n.toStack(now, d, g, segment{l.EtherType, src, dst, tcp, payload, head})
+}
+
+// segment is a TCP packet on its way into the stack.
+type segment struct {
+	etherType uint16
+	src, dst  netip.Addr
+	header    int // bytes of its IP header
+	payload   buffer.Buffer
+	head      []byte // the beginning of payload
+}
+
+// toStack puts a TCP packet into the stack, unless its guest asks for too much.
+func (n *Network) toStack(now int64, d stack.NetworkDispatcher, g *guest, s segment) {
+	if len(s.head) < s.header+header.TCPMinimumSize {
+		s.payload.Release()
 		n.counters.malformed.Add(1)
 		return
 	}
-	if isSYN(head[tcp:]) {
-		from, to := portsOf(head[tcp:])
-		if !n.dials.begin(g, dialKey{netip.AddrPortFrom(src, from), netip.AddrPortFrom(dst, to)}, now) {
-			payload.Release()
+	if tcp := s.head[s.header:]; isSYN(tcp) {
+		from, to := portsOf(tcp)
+		if !n.dials.begin(g, dialKey{netip.AddrPortFrom(s.src, from), netip.AddrPortFrom(s.dst, to)}, now) {
+			s.payload.Release()
 			n.counters.connectingLimit.Add(1)
 			return
 		}
 	}
 	protocol := header.IPv4ProtocolNumber
-	if l.EtherType == etherIPv6 {
+	if s.etherType == etherIPv6 {
 		protocol = header.IPv6ProtocolNumber
 	}
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: s.payload})
 	d.DeliverNetworkPacket(protocol, pkt)
 	pkt.DecRef()
 }

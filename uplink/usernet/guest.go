@@ -22,6 +22,9 @@ type guest struct {
 
 	seen    atomic.Int64 // ns, when it last sent
 	waiting []*packet    // for the goroutine that looks at them; guarded by inbox
+
+	pieces     []*pieces // packets of which not all fragments are there, oldest first; guarded by reassembly
+	pieceBytes int       // of them; likewise
 }
 
 // take adds 1 to n unless it is at limit.
@@ -47,14 +50,31 @@ func (s *guests) of(sw *vswitch.Switch, id vswitch.PortID, now int64) *guest {
 	if g == nil {
 		s.mu.Lock()
 		if g = s.m[id]; g == nil {
-			g = &guest{name: sw.PortName(id)}
-			if g.name != "" { // or the port is detached, and there is nobody to remember
-				s.m[id] = g
-			}
+			g = s.arrive(sw, id)
 		}
 		s.mu.Unlock()
 	}
 	g.seen.Store(now)
+	return g
+}
+
+// arrive is the guest at a port that has not sent yet: the one that was at a
+// port of its name, if that is detached, with all that it has. The caller holds
+// mu.
+func (s *guests) arrive(sw *vswitch.Switch, id vswitch.PortID) *guest {
+	name := sw.PortName(id)
+	if name == "" {
+		return &guest{} // the port is detached, and there is nobody to remember
+	}
+	for old, g := range s.m {
+		if g.name == name && sw.PortName(old) == "" {
+			delete(s.m, old)
+			s.m[id] = g
+			return g
+		}
+	}
+	g := &guest{name: name}
+	s.m[id] = g
 	return g
 }
 
@@ -106,7 +126,8 @@ type stations struct {
 	m       map[netip.Addr]*station
 	limit   int
 	each    int
-	mayHave func(netip.Addr, *guest) bool
+	mayHave func(a netip.Addr, mac uint64, g *guest) bool
+	moved   func(mac uint64, from, to string) bool
 	learned chan struct{} // closed and made anew when one was learned
 
 	conflicts, refused *counter
@@ -126,7 +147,7 @@ func (s *stations) learn(a netip.Addr, mac uint64, g *guest, now int64) *station
 		st.seen.Store(now)
 		return st
 	}
-	if !s.mayHave(a, g) {
+	if !s.mayHave(a, mac, g) {
 		s.conflicts.Add(1)
 		return nil
 	}
@@ -134,7 +155,7 @@ func (s *stations) learn(a netip.Addr, mac uint64, g *guest, now int64) *station
 	defer s.mu.Unlock()
 	old := s.m[a]
 	switch {
-	case old != nil && old.guest != g && now-old.seen.Load() < stationClaims:
+	case old != nil && old.guest != g && now-old.seen.Load() < stationClaims && (old.mac != mac || !s.moved(mac, old.guest.name, g.name)):
 		s.conflicts.Add(1)
 		return nil
 	case old == nil && len(s.m) >= s.limit:

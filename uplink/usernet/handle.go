@@ -24,7 +24,7 @@ func (n *Network) handle(p *packet) {
 		case !ok:
 			n.counters.malformed.Add(1)
 		case h.fragment:
-			n.counters.fragments.Add(1)
+			n.handleFragment(p, h)
 		default:
 			n.handleIP(p, h)
 		}
@@ -108,12 +108,11 @@ func (n *Network) handleICMPv6(p *packet, h ip) {
 // echo answers an echo request to the gateway.
 func (n *Network) echo(p *packet, h ip, reply uint8) {
 	n.counters.pings.Add(1)
-	out, b := n.newIP(p.mac(), h.dst, h.src, h.proto, len(h.payload))
-	out.guest = p.guest
-	copy(b, h.payload)
-	b[0] = reply
-	putICMPSum(b, h.dst, h.src)
-	n.out.putOwn(out)
+	n.sendIP(p.mac(), p.guest, h.dst, h.src, h.proto, len(h.payload), func(b []byte) {
+		copy(b, h.payload)
+		b[0] = reply
+		putICMPSum(b, h.dst, h.src)
+	})
 }
 
 // putICMPSum completes an ICMP message from src to dst.

@@ -24,22 +24,23 @@ type Network struct {
 
 	linkLocal netip.Addr // of the gateway
 
-	port     uplink
-	counters counters
-	memory   *sharedmem.Allocator
-	out      *outbound
-	link     *link
-	inbox    *inbox
-	guests   guests
-	stations stations
-	conns    connections
-	dials    dials
-	flows    *flows
-	forwards forwards
-	asked    asked
-	services services
-	ipID     atomic.Uint32
-	silenced atomic.Bool // the log has said that there is no ping
+	port       uplink
+	counters   counters
+	memory     *sharedmem.Allocator
+	out        *outbound
+	link       *link
+	inbox      *inbox
+	guests     guests
+	stations   stations
+	conns      connections
+	dials      dials
+	flows      *flows
+	forwards   forwards
+	asked      asked
+	reassembly reassembly
+	services   services
+	ipID       atomic.Uint32
+	silenced   atomic.Bool // the log has said that there is no ping
 
 	state  sync.Mutex
 	phase  phase
@@ -73,9 +74,10 @@ func New(o Options) (*Network, error) {
 		dials:  dials{each: o.Limits.GuestConnecting, m: map[dialKey]*dial{}},
 	}
 	n.port.n = n
+	n.reassembly = reassembly{o: &n.o.Limits, counters: &n.counters, m: map[piecesKey]*pieces{}}
 	n.link = &link{n: n}
 	n.stations = stations{
-		mayHave: n.mayHave,
+		mayHave: n.mayHave, moved: n.moved,
 		m:       map[netip.Addr]*station{}, limit: o.Limits.Addresses, each: o.Limits.GuestAddresses, learned: make(chan struct{}),
 		conflicts: &n.counters.addressConflict, refused: &n.counters.addressLimit,
 	}
@@ -314,6 +316,7 @@ func (n *Network) sweep() {
 		n.flows.sweep(now)
 		n.dials.sweep(now)
 		n.asked.sweep(now)
+		n.reassembly.sweep(now - piecesTime)
 		n.stations.sweep(now - stationIdle)
 		n.forget(n.guests.sweep(now - stationIdle))
 	}

@@ -68,6 +68,13 @@ type Limits struct {
 	GuestFlows int           // of them, of one guest (1024)
 	FlowIdle   time.Duration // how long a flow stays without a packet (60 s)
 
+	// Packets that come in fragments and of which not all are there. A guest that
+	// has more loses its oldest.
+	Pieces          int // packets (4096)
+	GuestPieces     int // of them, of one guest (64)
+	PieceBytes      int // bytes (64 MiB)
+	GuestPieceBytes int // of them, of one guest (1 MiB)
+
 	GuestQueue int // frames of one guest that wait to be looked at, but for TCP (256)
 	Queue      int // packets to guests that wait for the worker, to one guest half of them (2048)
 }
@@ -86,6 +93,10 @@ func (l *Limits) fill() error {
 		{"GuestConnecting", &l.GuestConnecting, 1024},
 		{"Flows", &l.Flows, 8192},
 		{"GuestFlows", &l.GuestFlows, 1024},
+		{"Pieces", &l.Pieces, 4096},
+		{"GuestPieces", &l.GuestPieces, 64},
+		{"PieceBytes", &l.PieceBytes, 64 << 20},
+		{"GuestPieceBytes", &l.GuestPieceBytes, 1 << 20},
 		{"GuestQueue", &l.GuestQueue, 256},
 		{"Queue", &l.Queue, 2048},
 	} {

@@ -33,9 +33,10 @@ type Services struct {
 	Boot      string
 	BootFiles map[Firmware]string
 
-	// Attached reports whether a VM is at a port of the switch; see
-	// [dhcp.Config]. nil: leases follow nobody.
-	Attached func(port string) bool
+	// Moved reports whether the VM with a MAC address has left a port of the
+	// switch for another one, as one that migrates does; its addresses follow it
+	// then. nil: they stay.
+	Moved func(mac [6]byte, from, to string) bool
 }
 
 // Reservation sets addresses apart for a VM.
@@ -124,7 +125,7 @@ func (n *Network) newServices() (err error) {
 			NTP: only(o.NTP, netip.Addr.Is6), Boot: files, BootServer: v6,
 		},
 		Domain: o.Domain, PerGuest: min(16, n.o.Limits.GuestAddresses), Reservations: o.Reservations,
-		Attached: o.Attached, Taken: n.taken, File: o.Leases, Log: n.log("dhcp"),
+		Moved: n.leaseMoved, Taken: n.taken, File: o.Leases, Log: n.log("dhcp"),
 	})
 	if err != nil {
 		return err
@@ -263,17 +264,28 @@ func (n *Network) nameOf(a netip.Addr) (port string, ok bool) {
 	return "", false
 }
 
-// taken reports whether a guest at another port uses an address.
-func (n *Network) taken(a netip.Addr, port string) bool {
-	st := n.stations.find(a)
-	return st != nil && st.guest.name != port
+// moved reports whether the VM with a MAC address has left one port for another.
+func (n *Network) moved(mac uint64, from, to string) bool {
+	var b [6]byte
+	putMAC(b[:], mac)
+	return from != to && n.o.Services.Moved != nil && n.o.Services.Moved(b, from, to)
 }
 
-// mayHave reports whether a guest may use an address, as far as it was given to
-// anybody.
-func (n *Network) mayHave(a netip.Addr, g *guest) bool {
+func (n *Network) leaseMoved(c dhcp.Client, to string) bool {
+	return n.moved(macNumber(c.MAC), c.Port, to)
+}
+
+// taken reports whether a guest uses an address that is not c.
+func (n *Network) taken(a netip.Addr, c dhcp.Client) bool {
+	st, mac := n.stations.find(a), macNumber(c.MAC)
+	return st != nil && st.guest.name != c.Port && (st.mac != mac || !n.moved(mac, st.guest.name, c.Port))
+}
+
+// mayHave reports whether a guest may use an address from mac, as far as it was
+// given to anybody.
+func (n *Network) mayHave(a netip.Addr, mac uint64, g *guest) bool {
 	c, ok := n.services.dhcp.Holder(time.Now(), a)
-	return !ok || c.Port == g.name
+	return !ok || c.Port == g.name || macNumber(c.MAC) == mac && n.leaseMoved(c, g.name)
 }
 
 // serveUDP answers a datagram to a service of the gateway and reports whether it

@@ -14,7 +14,9 @@ type counters struct {
 
 	forwarded, forwardFailed counter
 
-	malformed, fragments, notForUs, unknown counter
+	malformed, notForUs, unknown counter
+
+	fragments, reassembled, fragmentOverlap, fragmentLost, fragmentLimit counter
 
 	addressConflict, addressLimit, addressForeign counter
 
@@ -48,9 +50,14 @@ type Snapshot struct {
 	ForwardFailed uint64 // of which the guest took none
 
 	Malformed uint64 // packets that contradict themselves
-	Fragments uint64 // IP fragments, which are not put together
 	NotForUs  uint64 // frames to other stations, that were flooded
 	Unknown   uint64 // packets of protocols that are not carried
+
+	Fragments       uint64 // IP fragments that came
+	Reassembled     uint64 // packets that were put together out of them
+	FragmentOverlap uint64 // packets dropped, as their fragments contradict each other
+	FragmentLost    uint64 // packets given up, as not all fragments came in time, or before too many others
+	FragmentLimit   uint64 // fragments dropped, as too many wait
 
 	AddressConflict uint64 // packets from an address that is another guest's
 	AddressLimit    uint64 // packets from one address more than a guest may have
@@ -72,7 +79,9 @@ func (n *Network) Snapshot() Snapshot {
 		FlowsMade: c.flows.Value(), FlowLimit: c.flowLimit.Value(), FlowRefused: c.flowRefused.Value(), FlowErrors: c.flowErrors.Value(),
 		Pings: c.pings.Value(), PingForbidden: c.pingForbidden.Value(),
 		Forwarded: c.forwarded.Value(), ForwardFailed: c.forwardFailed.Value(),
-		Malformed: c.malformed.Value(), Fragments: c.fragments.Value(), NotForUs: c.notForUs.Value(), Unknown: c.unknown.Value(),
+		Malformed: c.malformed.Value(), NotForUs: c.notForUs.Value(), Unknown: c.unknown.Value(),
+		Fragments: c.fragments.Value(), Reassembled: c.reassembled.Value(), FragmentOverlap: c.fragmentOverlap.Value(),
+		FragmentLost: c.fragmentLost.Value(), FragmentLimit: c.fragmentLimit.Value(),
 		AddressConflict: c.addressConflict.Value(), AddressLimit: c.addressLimit.Value(), AddressForeign: c.addressForeign.Value(),
 		InboxFull: c.inboxFull.Value(), OutFull: c.outFull.Value(), NoStation: c.noStation.Value(),
 	}

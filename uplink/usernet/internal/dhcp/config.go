@@ -45,15 +45,15 @@ type Config struct {
 	// Reservations are addresses and names of certain clients.
 	Reservations []Reservation
 
-	// Attached reports whether a VM is at a port of the switch. A lease of a
-	// port without one follows its MAC to another port, as a VM does that
-	// migrates. nil: leases follow nobody. It is called under the Server's lock.
-	Attached func(port string) bool
+	// Moved reports whether the VM that c is has left c's port for another one:
+	// its leases follow it, as a VM that migrates does not ask for new ones. nil:
+	// leases follow nobody. It is called under the Server's lock.
+	Moved func(c Client, to string) bool
 
-	// Taken reports whether somebody at another port than this one uses an
-	// address that is not leased; it is given to nobody at this port meanwhile.
-	// nil: nobody does. It is called under the Server's lock.
-	Taken func(a netip.Addr, port string) bool
+	// Taken reports whether somebody else than c uses an address that is not c's
+	// lease; it is not given to c meanwhile. nil: nobody does. It is called under
+	// the Server's lock.
+	Taken func(a netip.Addr, c Client) bool
 
 	// File is where leases are kept over restarts; empty: they are not. Its
 	// directory must exist. A file that cannot be read is set aside.

@@ -44,8 +44,8 @@ type pool struct {
 	perGuest    int
 	reserved    map[netip.Addr]Reservation
 	wanted      func(Client) netip.Addr // the reservation of a client
-	attached    func(port string) bool
-	taken       func(a netip.Addr, port string) bool
+	moved       func(c Client, to string) bool
+	taken       func(a netip.Addr, c Client) bool
 
 	byAddress map[netip.Addr]*lease
 	byClient  map[Client]*lease
@@ -61,7 +61,7 @@ type pool struct {
 func newPool(cfg Config, first, last netip.Addr, of func(Reservation) netip.Addr) *pool {
 	p := &pool{
 		first: first, last: last, size: size(first, last),
-		perGuest: cfg.PerGuest, attached: cfg.Attached, taken: cfg.Taken,
+		perGuest: cfg.PerGuest, moved: cfg.Moved, taken: cfg.Taken,
 		reserved:  map[netip.Addr]Reservation{},
 		byAddress: map[netip.Addr]*lease{}, byClient: map[Client]*lease{}, byGuest: map[string][]*lease{},
 		shareEdges: map[string]*limit.Edge{},
@@ -125,7 +125,7 @@ func (p *pool) free(now time.Time, c Client, a netip.Addr) bool {
 		return false
 	}
 	l := p.byAddress[a]
-	if (l == nil || l.client != c) && p.taken != nil && p.taken(a, c.Port) {
+	if (l == nil || l.client != c) && p.taken != nil && p.taken(a, c) {
 		return false
 	}
 	return l == nil || l.state != declined && (l.client == c || p.follows(l, c)) || !now.Before(l.until)
@@ -133,12 +133,22 @@ func (p *pool) free(now time.Time, c Client, a netip.Addr) bool {
 
 // follows reports whether a lease goes with its MAC to c's port.
 func (p *pool) follows(l *lease, c Client) bool {
-	return l.client.MAC == c.MAC && p.attached != nil && !p.attached(l.client.Port)
+	return l.client.MAC == c.MAC && p.moved != nil && p.moved(l.client, c.Port)
+}
+
+// left is the newest lease of c's MAC at a port that it has left.
+func (p *pool) left(c Client) (newest *lease) {
+	for _, l := range p.byAddress {
+		if l.client.MAC == c.MAC && (newest == nil || newest.until.Before(l.until)) && p.follows(l, c) {
+			newest = l
+		}
+	}
+	return newest
 }
 
 // lease is c's lease, made if need be: the reserved address, else the one that
-// it had, else the one that it asks for, else one that nobody had, else the one
-// that has been free for longest.
+// it had, else the one that it asks for, else the one that it had at another port,
+// else one that nobody had, else the one that has been free for longest.
 func (p *pool) lease(now time.Time, c Client, asked netip.Addr) (*lease, outcome) {
 	l := p.byClient[c]
 	if a := p.wanted(c); a.IsValid() && (l == nil || l.address != a) && p.free(now, c, a) {
@@ -152,6 +162,9 @@ func (p *pool) lease(now time.Time, c Client, asked netip.Addr) (*lease, outcome
 	}
 	if p.free(now, c, asked) {
 		return p.give(now, c, asked)
+	}
+	if l := p.left(c); l != nil && p.free(now, c, l.address) {
+		return p.give(now, c, l.address)
 	}
 	if a := p.unused(c); a.IsValid() {
 		return p.give(now, c, a)

@@ -260,7 +260,7 @@ func TestTakenAddresses(t *testing.T) {
 	taken := netip.MustParseAddr("10.0.2.15")
 	l := newLab(t, func(c *Config) {
 		c.IPv4.Last = netip.MustParseAddr("10.0.2.16")
-		c.Taken = func(a netip.Addr, port string) bool { return a == taken && port != "static" }
+		c.Taken = func(a netip.Addr, by Client) bool { return a == taken && by.Port != "static" }
 	})
 	for i := range byte(3) {
 		if a := l.lease(vm(fmt.Sprint("vm", i), i)); a == taken || a.IsValid() != (i == 0) {
@@ -278,7 +278,7 @@ func TestTakenAddresses(t *testing.T) {
 // A VM that migrates takes its address along, one that borrows a MAC does not.
 func TestLeaseFollows(t *testing.T) {
 	attached := map[string]bool{"old": true, "new": true}
-	l := newLab(t, func(c *Config) { c.Attached = func(port string) bool { return attached[port] } })
+	l := newLab(t, func(c *Config) { c.Moved = func(c Client, _ string) bool { return !attached[c.Port] } })
 	a := l.lease(vm("old", 1))
 	if r := l.request(vm("new", 1), a, true); r.MessageType() != dhcpv4.MessageTypeNak {
 		t.Errorf("while the first is there: %v", r)
