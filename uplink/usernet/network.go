@@ -78,7 +78,7 @@ func New(o Options) (*Network, error) {
 	n.link = &link{n: n}
 	n.stations = stations{
 		mayHave: n.mayHave, moved: n.moved,
-		m:       map[netip.Addr]*station{}, limit: o.Limits.Addresses, each: o.Limits.GuestAddresses, learned: make(chan struct{}),
+		m: map[netip.Addr]*station{}, limit: o.Limits.Addresses, each: o.Limits.GuestAddresses, learned: make(chan struct{}),
 		conflicts: &n.counters.addressConflict, refused: &n.counters.addressLimit,
 	}
 	n.conns.m = map[*relay]struct{}{}
