@@ -4,7 +4,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 PKGS    := ./...
 export CGO_ENABLED := 0
 
-.PHONY: help build test unit race fuzz integration doubleread mutants check lint fmt tidy vuln bench conformance bench-dpdk bench-restart demo soak man install clean
+.PHONY: help build test unit race fuzz integration doubleread mutants check lint fmt tidy vuln bench conformance bench-dpdk bench-net bench-restart demo soak man install clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ conformance: build ## docs/conformance.md: what vhostnet and DPDK's own back-end
 
 bench-dpdk: build ## VM to VM against DPDK's own back-end, with DPDK as front-end
 	$(GO) run ./bench/dpdk
+
+bench-net: build ## a guest's network: vhostnet's user-mode one against slirp, passt and QEMU's TAP
+	$(GO) run ./bench/net
 
 bench-restart: build ## 50 kills of vhostnet under load: how long until frames come through again
 	VHOSTNET=$(CURDIR)/bin/vhostnet VHOSTNET_KILLS=50 $(GO) test -tags integration -count=1 -v -timeout 20m -run '^TestRestart$$' ./integration

@@ -22,6 +22,7 @@ type GuestConfig struct {
 	Image  *Image
 	Dir    string // sockets and logs
 	Socket string // the vhost-user port
+	Netdev string // another network than that of a port: QEMU's -netdev, with the id "net"
 
 	OwnQueue    bool // the port knows the NIC's address: its frames go to a queue of its own
 	ManualQueue bool // its queue is driven by commands, not by its connection
@@ -148,11 +149,10 @@ func (g *Guest) command() ([]string, error) {
 		"-chardev", "socket,id=agent,server=on,wait=off,path=" + g.path("agent.sock"),
 		"-serial", "chardev:agent",
 		"-qmp", "unix:" + g.path("qmp.sock") + ",server=on,wait=off",
-		"-chardev", "socket,id=port,path=" + c.Socket + "," + c.QEMU.reconnect(),
-		"-netdev", fmt.Sprintf("vhost-user,id=net,chardev=port,queues=%d", c.Pairs),
 		"-device", "pcie-root-port,id=" + nicBus + ",chassis=1,io-reserve=4096",
 		"-device", g.nic(c.Device),
 	}
+	argv = append(argv, c.network()...)
 	for _, dir := range c.QEMU.Firmware {
 		argv = append(argv, "-L", dir)
 	}
@@ -160,6 +160,17 @@ func (g *Guest) command() ([]string, error) {
 		argv = append(argv, "-incoming", "defer")
 	}
 	return append(append(argv, boot...), c.Arguments...), nil
+}
+
+// network describes what the NIC is connected to.
+func (c GuestConfig) network() []string {
+	if c.Netdev != "" {
+		return []string{"-netdev", c.Netdev}
+	}
+	return []string{
+		"-chardev", "socket,id=port,path=" + c.Socket + "," + c.QEMU.reconnect(),
+		"-netdev", fmt.Sprintf("vhost-user,id=net,chardev=port,queues=%d", c.Pairs),
+	}
 }
 
 // nic describes the NIC, with further properties.

@@ -4,7 +4,7 @@
 #   scripts/setup.sh demo     to boot guests: QEMU 7.2 or later, a guest kernel, small tools
 #   scripts/setup.sh test     the above, QEMU 10 and QEMU 7.2, three firmwares, libvirt, DPDK, huge pages, TUN,
 #                             network namespaces, clients of DHCP, DNS and TFTP, groff, systemd and strace, a C compiler for the race detector and an emulator for arm64 programs
-#   scripts/setup.sh bench    DPDK, huge pages, Valgrind
+#   scripts/setup.sh bench    DPDK, huge pages, Valgrind, passt, TUN, network namespaces, and what demo needs
 #
 # NO_INSTALL=1 changes nothing: it names what is missing and ends with code 1 if anything is.
 # VHOSTNET_HUGEPAGES is how many pages of 2 MiB are wanted, 1024 by default.
@@ -222,6 +222,9 @@ get_valgrind() { install_packages valgrind; }
 has_strace() { installed strace; }
 get_strace() { install_packages strace; }
 
+has_passt() { installed passt; }
+get_passt() { install_packages passt; }
+
 has_tun() { [ -c /dev/net/tun ] && (exec 3<>/dev/net/tun) 2>/dev/null; }
 get_tun() {
 	[ "$(id -u)" = 0 ] || die "/dev/net/tun takes root"
@@ -249,6 +252,7 @@ describe() {
 		hugepages) echo "$hugepages huge pages of 2 MiB, hugetlbfs on /dev/hugepages" ;;
 		strace) echo "package strace" ;;
 		valgrind) echo "package valgrind" ;;
+		passt) echo "package passt" ;;
 		tun) echo "/dev/net/tun" ;;
 		netns) echo "network namespaces" ;;
 	esac
@@ -257,7 +261,7 @@ describe() {
 case ${1:-} in
 	demo) needs=(guest_packages qemu kernel) ;;
 	test) needs=(compiler arm64 guest_packages qemu10 qemu7 kernel firmware clients packaging libvirt dpdk hugepages strace tun netns) ;;
-	bench) needs=(dpdk hugepages valgrind) ;;
+	bench) needs=(dpdk hugepages valgrind guest_packages qemu kernel passt tun netns) ;;
 	*) die "want demo, test or bench" ;;
 esac
 

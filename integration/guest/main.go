@@ -1,8 +1,9 @@
 // Command guest is the one program of ours in a test guest: as process 1 it
 // brings the machine up and serves the agent on the second serial port; as
 // "guest send" and "guest receive" it is one end of a checked byte stream over
-// TCP; as "guest probe" it sends datagrams that nobody waits for; as "guest churn"
-// it changes memory and looks at it again.
+// TCP; as "guest probe" it sends datagrams that nobody waits for; as "guest connect"
+// it opens connections, one after the other; as "guest churn" it changes memory and
+// looks at it again.
 package main
 
 import (
@@ -36,7 +37,7 @@ const dialTimeout = 20 * time.Second
 // progressStep is how many bytes lie between two writes of the progress file.
 const progressStep = 1 << 20
 
-var errCommand = errors.New("want send, receive, probe or churn")
+var errCommand = errors.New("want send, receive, probe, connect or churn")
 
 func run(args []string) error {
 	if len(args) == 0 {
@@ -48,6 +49,7 @@ func run(args []string) error {
 	seed := flags.Uint64("seed", 1, "seed of the stream")
 	progress := flags.String("progress", "", "file that tells how many bytes were received so far; made once the receiver listens")
 	every := flags.Duration("every", time.Millisecond, "time between two datagrams, or two changed pages")
+	lasting := flags.Duration("for", 2*time.Second, "how long connections are opened")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
@@ -56,6 +58,8 @@ func run(args []string) error {
 	switch args[0] {
 	case "probe":
 		return probe(*addr, *every, asked())
+	case "connect":
+		return connect(*addr, *lasting)
 	case "churn":
 		return churn(*every, asked())
 	case "send":

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -100,4 +101,46 @@ func freeAddress(t *testing.T) string {
 	}
 	defer listener.Close()
 	return listener.Addr().String()
+}
+
+// TestConnect: connections that are closed are counted, one that is spoken to
+// and one that nobody takes are errors.
+func TestConnect(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	speak := make(chan bool, 1)
+	speak <- false
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			told := <-speak
+			if told {
+				// Who hears it says so.
+				_, _ = conn.Write([]byte{1})
+			}
+			speak <- told
+			conn.Close()
+		}
+	}()
+	addr := listener.Addr().String()
+	if err := visit(addr); err != nil {
+		t.Error(err)
+	}
+	<-speak
+	speak <- true
+	if err := visit(addr); !errors.Is(err, errSpoken) {
+		t.Errorf("a connection that was spoken to: %v, want %v", err, errSpoken)
+	}
+	listener.Close()
+	<-done
+	if err := connect(addr, time.Millisecond); err == nil {
+		t.Error("connections that nobody takes are no error")
+	}
 }

@@ -108,6 +108,7 @@ var rules = map[string]rule{
 	// Programs that start ours or its tests, and what runs inside the guests.
 	"bench/dpdk":              {level: 8, syscall: true},
 	"bench/instructions":      {level: 8},
+	"bench/net":               {level: 10, imports: list("integration"), syscall: true},
 	"internal/mutants":        {level: 8, syscall: true},
 	"integration/agent":       {level: 8, syscall: true},
 	"integration/stream":      {level: 8},
