@@ -24,7 +24,9 @@ func TestP2_HeaderAndFrameOnce(t *testing.T) {
 	csum := virtio.NetHeader{Flags: virtio.NetFlagNeedsCsum, CsumStart: 34, CsumOffset: 16}
 	tso := csum
 	tso.GSOType, tso.GSOSize = virtio.GSOTCPv4, 500
-	const all = virtio.NetCsum | virtio.NetHostTSO4 | virtio.NetHostTSO6
+	ufo := virtio.NetHeader{Flags: virtio.NetFlagNeedsCsum, GSOType: virtio.GSOUDP, GSOSize: 1448, CsumStart: 54, CsumOffset: 6}
+	uso := virtio.NetHeader{Flags: virtio.NetFlagNeedsCsum, GSOType: virtio.GSOUDPL4, GSOSize: 900, CsumStart: 34, CsumOffset: 6}
+	const all = allOffloads
 	for _, sizes := range [][]int{nil, {12}, {10}, {12, 14}, {5, 7, 14}, {26}, {76}, {77}, {11, 2, 300}, ones} {
 		for _, c := range []struct {
 			name     string
@@ -37,6 +39,8 @@ func TestP2_HeaderAndFrameOnce(t *testing.T) {
 			{"offloads accepted, none used", all, virtio.NetHeader{}, ethernet(60)},
 			{"checksum", all, csum, tcp4(t, 900)},
 			{"TSO", all, tso, tcp4(t, 5000)},
+			{"UFO", all, ufo, udp(tcp6(t, 5000), 6)},
+			{"USO", all, uso, udp(tcp4(t, 5000), 4)},
 		} {
 			t.Run(fmt.Sprintf("%s, %d bytes, split %.20v", c.name, len(c.frame), sizes), func(t *testing.T) {
 				wrapOnce(t, c.features, c.header, c.frame, sizes, false)

@@ -24,12 +24,9 @@ const (
 	ipv6Len       = 40
 	tcpMinLen     = 20
 	tcpCsumOffset = 16
+	udpLen        = 8
+	udpCsumOffset = 6
 )
-
-// minGSOSize is the smallest segment payload that is cut in software, bytes:
-// what Linux uses as its own floor. Without a floor one 64 KiB frame could be
-// made into 65,000.
-const minGSOSize = 48
 
 // checkOffload checks what the driver leaves to do against the private header
 // and what the driver accepted, and stores it in l.Offload in consistent form
@@ -51,43 +48,9 @@ func (l *List) checkOffload(h virtio.NetHeader, accepted virtio.Features) metric
 	return l.checkGSO(h, accepted)
 }
 
-// checkGSO checks a TCP segmentation request. hdr_len of the driver is a hint
-// and not looked at: the headers are parsed. A frame of one segment is left as
-// one whose checksum is to be completed.
-func (l *List) checkGSO(h virtio.NetHeader, accepted virtio.Features) metrics.Reason {
-	var need virtio.Features
-	var wantType uint16
-	switch h.GSOType {
-	case virtio.GSOTCPv4:
-		need, wantType = virtio.NetHostTSO4, etherTypeIPv4
-	case virtio.GSOTCPv6:
-		need, wantType = virtio.NetHostTSO6, etherTypeIPv6
-	default:
-		return metrics.ReasonGSO
-	}
-	if !accepted.Has(need) || l.EtherType != wantType || h.GSOSize < minGSOSize {
-		return metrics.ReasonGSO
-	}
-	l4, proto, ok := l.transport()
-	if !ok || proto != protoTCP || int(h.CsumStart) != l4 || h.CsumOffset != tcpCsumOffset {
-		return metrics.ReasonGSO
-	}
-	headers := l4 + int(l.header[l4+12]>>4)*4
-	if headers < l4+tcpMinLen || headers > int(l.headerLen) || uint32(headers) >= l.Length {
-		return metrics.ReasonGSO
-	}
-	if l.Length-uint32(headers) <= uint32(h.GSOSize) {
-		return metrics.ReasonNone
-	}
-	l.Offload.GSOType = h.GSOType
-	l.Offload.GSOSize = h.GSOSize
-	l.Offload.HdrLen = uint16(headers)
-	return metrics.ReasonNone
-}
-
 // transport finds the transport header in the private header: its offset and
 // protocol. It answers false for a fragment, for anything that is not IP, and
-// when the first 20 bytes of the transport header are not there.
+// when the fixed part of a TCP header, or that of UDP, is not there.
 func (l *List) transport() (offset int, proto uint8, ok bool) {
 	h := l.header[:l.headerLen]
 	offset = int(l.L3)
@@ -97,7 +60,11 @@ func (l *List) transport() (offset int, proto uint8, ok bool) {
 	case etherTypeIPv6:
 		offset, proto, ok = skipIPv6(h, offset)
 	}
-	return offset, proto, ok && offset+tcpMinLen <= len(h)
+	need := tcpMinLen
+	if proto == protoUDP {
+		need = udpLen
+	}
+	return offset, proto, ok && offset+need <= len(h)
 }
 
 func skipIPv4(h []byte, off int) (next int, proto uint8, ok bool) {

@@ -11,14 +11,18 @@ import (
 )
 
 // allOffloads are the features by which a driver leaves the most to do.
-const allOffloads = virtio.NetCsum | virtio.NetHostTSO4 | virtio.NetHostTSO6
+const allOffloads = virtio.NetCsum | virtio.NetHostTSO4 | virtio.NetHostTSO6 |
+	virtio.NetHostECN | virtio.NetHostUFO | virtio.NetHostUSO
 
 // V63: whatever virtio_net_hdr and frame a guest makes, what is passed on says
 // nothing that the frame does not hold.
 func TestV63_OffloadsAreConsistent(t *testing.T) {
 	const seed = 20261126
 	r := rand.New(rand.NewPCG(seed, 63))
-	frames := [][]byte{tcp4(t, 54), tcp4(t, 3000), tcp6(t, 1500), tcp6(t, 74), ethernet(14), ethernet(600)}
+	frames := [][]byte{
+		tcp4(t, 54), tcp4(t, 3000), tcp6(t, 1500), tcp6(t, 74), ethernet(14), ethernet(600),
+		udp(tcp4(t, 3000), 4), udp(tcp6(t, 1500), 6), udp(tcp4(t, 54), 4)[:45],
+	}
 	edges := []uint16{0, 1, 13, 14, 34, 54, 16, 0xffff}
 	number := func() uint16 {
 		if r.IntN(3) == 0 {
@@ -30,13 +34,18 @@ func TestV63_OffloadsAreConsistent(t *testing.T) {
 	for range 200_000 {
 		frame := frames[r.IntN(len(frames))]
 		h := virtio.NetHeader{
-			Flags: uint8(r.IntN(4)), GSOType: uint8([]int{0, 1, 3, 4, 5, 6, 0x81, 0xff}[r.IntN(8)]),
+			Flags: uint8(r.IntN(4)), GSOType: uint8([]int{0, 1, 3, 4, 5, 6, 0x81, 0x83, 0x84, 0xff}[r.IntN(10)]),
 			HdrLen: number(), GSOSize: number(), CsumStart: number(), CsumOffset: number(),
 		}
 		if r.IntN(4) > 0 { // most of it right, or nearly nothing is taken
 			h.Flags, h.CsumStart, h.CsumOffset, h.GSOSize = 1, 34, 16, 1+h.GSOSize%3000
+			proto := frame[min(23, len(frame)-1)]
 			if frame[12] == 0x86 {
 				h.CsumStart = 54
+				proto = frame[min(20, len(frame)-1)]
+			}
+			if proto == protoUDP {
+				h.CsumOffset = udpCsumOffset
 			}
 		}
 		var l List
@@ -69,10 +78,22 @@ func inconsistent(l *List, frame []byte) string {
 		return "sizes without segmentation"
 	case o.GSOType == virtio.GSONone:
 		return ""
-	case o.GSOSize < minGSOSize || uint32(o.HdrLen) >= n || o.HdrLen < o.CsumStart+tcpMinLen:
+	}
+	kind, payload := o.GSOType&^virtio.GSOECN, n-uint32(o.HdrLen)
+	udp := kind == virtio.GSOUDP || kind == virtio.GSOUDPL4
+	headers := o.CsumStart + tcpMinLen
+	if udp {
+		headers = o.CsumStart + udpLen
+	}
+	switch {
+	case uint32(o.HdrLen) >= n || o.HdrLen < headers || o.GSOSize == 0:
 		return "segments without payload"
-	case uint16(o.GSOType) == uint16(virtio.GSOTCPv4) != (l.EtherType == etherTypeIPv4):
+	case o.GSOSize < minGSOSize && (kind != virtio.GSOUDPL4 || payload > shortPieces*uint32(o.GSOSize)):
+		return "too many segments"
+	case !udp && (kind == virtio.GSOTCPv4) != (l.EtherType == etherTypeIPv4), udp && o.GSOType != kind:
 		return "another protocol than the frame's"
+	case udp != (o.CsumOffset == udpCsumOffset):
+		return "another checksum than the protocol's"
 	}
 	return ""
 }
@@ -94,6 +115,7 @@ func TestV68_TruncatedHeaders(t *testing.T) {
 	for name, whole := range map[string][]byte{
 		"IPv4": tcp4(t, 400), "IPv6": tcp6(t, 400), "extension headers": extensions, "fragment": fragment,
 		"IPv4 options": options, "ARP": arp, "tagged": tagged,
+		"UDPv4": udp(tcp4(t, 400), 4), "UDPv6": udp(tcp6(t, 400), 6),
 	} {
 		for n := EthernetHeaderLen; n <= len(whole); n++ {
 			for _, h := range []virtio.NetHeader{
@@ -101,6 +123,8 @@ func TestV68_TruncatedHeaders(t *testing.T) {
 				{Flags: virtio.NetFlagNeedsCsum, CsumStart: 34, CsumOffset: 16},
 				{Flags: virtio.NetFlagNeedsCsum, GSOType: virtio.GSOTCPv4, GSOSize: 100, CsumStart: 34, CsumOffset: 16},
 				{Flags: virtio.NetFlagNeedsCsum, GSOType: virtio.GSOTCPv6, GSOSize: 100, CsumStart: 54, CsumOffset: 16},
+				{Flags: virtio.NetFlagNeedsCsum, GSOType: virtio.GSOUDP, GSOSize: 100, CsumStart: 34, CsumOffset: 6},
+				{Flags: virtio.NetFlagNeedsCsum, GSOType: virtio.GSOUDPL4, GSOSize: 100, CsumStart: 54, CsumOffset: 6},
 			} {
 				truncated(t, fmt.Sprintf("%s, %d bytes", name, n), h, whole[:n])
 			}

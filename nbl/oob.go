@@ -151,8 +151,6 @@ func (l *List) Info() Info {
 	return i
 }
 
-const udpCsumOffset = 6
-
 // Tag is the frame's first 802.1Q tag, or the one that was stripped from it.
 func (l *List) Tag() Tag {
 	if h := l.Header(); l.L3 == EthernetHeaderLen+vlanTagLen && len(h) >= int(l.L3) {

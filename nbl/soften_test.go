@@ -191,26 +191,34 @@ func checkIP(t *testing.T, i, version int, ip []byte) {
 	}
 }
 
+// A receiver that has not accepted all that a packet needs does not get it as
+// it is.
 func TestNeeded(t *testing.T) {
-	csum := virtio.NetHeader{Flags: 1}
-	tso4 := virtio.NetHeader{Flags: 1, GSOType: virtio.GSOTCPv4}
-	tso6 := virtio.NetHeader{Flags: 1, GSOType: virtio.GSOTCPv6}
+	const csum = virtio.NetGuestCsum
 	for _, tt := range []struct {
-		h    virtio.NetHeader
-		f    virtio.Features
-		want bool
+		gso       uint8
+		etherType uint16
+		need      virtio.Features // besides the checksum
 	}{
-		{virtio.NetHeader{}, 0, false},
-		{csum, 0, true},
-		{csum, virtio.NetGuestCsum, false},
-		{tso4, virtio.NetGuestCsum, true},
-		{tso4, virtio.NetGuestTSO4, true},
-		{tso4, virtio.NetGuestCsum | virtio.NetGuestTSO4, false},
-		{tso6, virtio.NetGuestCsum | virtio.NetGuestTSO4, true},
-		{tso6, virtio.NetGuestCsum | virtio.NetGuestTSO6, false},
+		{virtio.GSONone, etherTypeIPv4, 0},
+		{virtio.GSOTCPv4, etherTypeIPv4, virtio.NetGuestTSO4},
+		{virtio.GSOTCPv6, etherTypeIPv6, virtio.NetGuestTSO6},
+		{virtio.GSOTCPv4 | virtio.GSOECN, etherTypeIPv4, virtio.NetGuestTSO4 | virtio.NetGuestECN},
+		{virtio.GSOTCPv6 | virtio.GSOECN, etherTypeIPv6, virtio.NetGuestTSO6 | virtio.NetGuestECN},
+		{virtio.GSOUDP, etherTypeIPv4, virtio.NetGuestUFO},
+		{virtio.GSOUDP, etherTypeIPv6, virtio.NetGuestUFO},
+		{virtio.GSOUDPL4, etherTypeIPv4, virtio.NetGuestUSO4},
+		{virtio.GSOUDPL4, etherTypeIPv6, virtio.NetGuestUSO6},
 	} {
-		if got := Needed(&List{Offload: tt.h}, tt.f); got != tt.want {
-			t.Errorf("Needed(%+v, %v) = %v", tt.h, tt.f, got)
+		l := &List{Offload: virtio.NetHeader{Flags: virtio.NetFlagNeedsCsum, GSOType: tt.gso}, EtherType: tt.etherType}
+		for _, f := range subsets(csum, virtio.NetGuestTSO4, virtio.NetGuestTSO6, virtio.NetGuestECN, virtio.NetGuestUFO,
+			virtio.NetGuestUSO4, virtio.NetGuestUSO6) {
+			if got, want := Needed(l, f), !f.Has(csum|tt.need); got != want {
+				t.Errorf("type %#x of %#x to a driver of %v: %t", tt.gso, tt.etherType, f, got)
+			}
+			if Needed(&List{EtherType: tt.etherType}, f) {
+				t.Errorf("a complete frame to a driver of %v", f)
+			}
 		}
 	}
 }
@@ -275,5 +283,40 @@ func TestPool(t *testing.T) {
 	p.Put(out[:1])
 	if err := p.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Fragments of IPv6 are put together by their identification: those of one
+// datagram share it, those of others, of the same sender or of another ring of
+// its guest, have another.
+func TestFragmentIdentification(t *testing.T) {
+	h := virtio.NetHeader{Flags: virtio.NetFlagNeedsCsum, GSOType: virtio.GSOUDP, GSOSize: 400, CsumStart: 54, CsumOffset: udpCsumOffset}
+	mdls := pieces(withHeader(h, udp(tcp6(t, 1500), 6)))
+	soft := NewSoftener(make([]byte, SoftenerBytes))
+	seen := map[uint32]uint64{}
+	for _, ring := range []uint64{SerialRange, 2 * SerialRange, 77 * SerialRange} {
+		s := newSender(allOffloads)
+		*s.nextSerial = ring
+		for range 100 {
+			l := new(List)
+			if r := wrap(s, l, mdls); r != metrics.ReasonNone {
+				t.Fatal(r)
+			}
+			soft.StartBurst()
+			out, ok := soft.Soften(l)
+			if !ok || len(out) != 4 {
+				t.Fatalf("%d fragments, %t", len(out), ok)
+			}
+			for i := range out {
+				id := binary.BigEndian.Uint32(out[i].Header()[58:])
+				if of, taken := seen[id]; taken && of != l.Serial() {
+					t.Fatalf("packets %#x and %#x have the identification %#x", of, l.Serial(), id)
+				}
+				seen[id] = l.Serial()
+			}
+		}
+	}
+	if len(seen) != 300 {
+		t.Errorf("300 packets have %d identifications", len(seen))
 	}
 }

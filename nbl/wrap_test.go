@@ -184,6 +184,7 @@ func TestV62_ChecksumOutsideFrame(t *testing.T) {
 // V64: what was not accepted, does not match or cannot be cut is refused.
 func TestV64_SegmentationRequests(t *testing.T) {
 	all := virtio.NetCsum | virtio.NetHostTSO4 | virtio.NetHostTSO6
+	every := allOffloads
 	good := virtio.NetHeader{Flags: virtio.NetFlagNeedsCsum, GSOType: virtio.GSOTCPv4, GSOSize: 1448, CsumStart: 34, CsumOffset: 16}
 	frame := tcp4(t, 5000)
 	for _, tt := range []struct {
@@ -199,9 +200,10 @@ func TestV64_SegmentationRequests(t *testing.T) {
 		{"size 0", all, func(h *virtio.NetHeader, _ []byte) { h.GSOSize = 0 }, metrics.ReasonGSO},
 		{"size 1", all, func(h *virtio.NetHeader, _ []byte) { h.GSOSize = 1 }, metrics.ReasonGSO},
 		{"type of IPv6", all, func(h *virtio.NetHeader, _ []byte) { h.GSOType = virtio.GSOTCPv6 }, metrics.ReasonGSO},
-		{"UFO", all, func(h *virtio.NetHeader, _ []byte) { h.GSOType = virtio.GSOUDP }, metrics.ReasonGSO},
-		{"USO", all, func(h *virtio.NetHeader, _ []byte) { h.GSOType = virtio.GSOUDPL4 }, metrics.ReasonGSO},
-		{"ECN", all, func(h *virtio.NetHeader, _ []byte) { h.GSOType |= virtio.GSOECN }, metrics.ReasonGSO},
+		{"UFO of TCP", every, func(h *virtio.NetHeader, _ []byte) { h.GSOType = virtio.GSOUDP }, metrics.ReasonGSO},
+		{"USO of TCP", every, func(h *virtio.NetHeader, _ []byte) { h.GSOType = virtio.GSOUDPL4 }, metrics.ReasonGSO},
+		{"ECN", every, func(h *virtio.NetHeader, _ []byte) { h.GSOType |= virtio.GSOECN }, metrics.ReasonNone},
+		{"ECN not accepted", all, func(h *virtio.NetHeader, _ []byte) { h.GSOType |= virtio.GSOECN }, metrics.ReasonGSO},
 		{"type 0xff", all, func(h *virtio.NetHeader, _ []byte) { h.GSOType = 0xff }, metrics.ReasonGSO},
 		{"checksum elsewhere", all, func(h *virtio.NetHeader, _ []byte) { h.CsumStart = 30 }, metrics.ReasonGSO},
 		{"UDP", all, func(_ *virtio.NetHeader, f []byte) { f[23] = 17 }, metrics.ReasonGSO},
@@ -272,9 +274,11 @@ func FuzzNetHeader(f *testing.F) {
 	f.Add(withHeader(virtio.NetHeader{Flags: 1, GSOType: 1, GSOSize: 1448, CsumStart: 34, CsumOffset: 16}, tcp4(f, 3000)), uint8(12))
 	f.Add(withHeader(virtio.NetHeader{Flags: 1, GSOType: 4, GSOSize: 100, CsumStart: 54, CsumOffset: 16}, tcp6(f, 1000)), uint8(1))
 	f.Add(withHeader(virtio.NetHeader{}, ethernet(64)), uint8(70))
+	f.Add(withHeader(virtio.NetHeader{Flags: 1, GSOType: 3, GSOSize: 1448, CsumStart: 54, CsumOffset: 6}, udp(tcp6(f, 4000), 6)), uint8(9))
+	f.Add(withHeader(virtio.NetHeader{Flags: 1, GSOType: 5, GSOSize: 30, CsumStart: 34, CsumOffset: 6}, udp(tcp4(f, 400), 4)), uint8(30))
 	soft := NewSoftener(make([]byte, SoftenerBytes))
 	f.Fuzz(func(t *testing.T, chain []byte, split uint8) {
-		s, l := newSender(virtio.NetCsum|virtio.NetHostTSO4|virtio.NetHostTSO6), new(List)
+		s, l := newSender(allOffloads), new(List)
 		*s.nextSerial = fuzzSerial.Add(1)
 		if len(chain) == 0 || wrap(s, l, pieces(chain, int(split))) != metrics.ReasonNone {
 			return
@@ -287,16 +291,64 @@ func FuzzNetHeader(f *testing.F) {
 		if !ok {
 			t.Fatal("no room at the start of a burst")
 		}
+		headers, all := int(l.Offload.HdrLen), int(l.Length)-int(l.Offload.HdrLen)
+		if l.Offload.GSOType == virtio.GSOUDP { // fragments repeat no UDP header
+			headers, all = len(out[0].Header()), int(l.Length)-int(l.Offload.CsumStart)
+		}
 		payload := 0
 		for i := range out {
 			if out[i].Offload != (virtio.NetHeader{}) {
 				t.Fatalf("segment %d is not complete: %+v", i, out[i].Offload)
 			}
-			payload += int(out[i].Length) - int(l.Offload.HdrLen)
+			payload += int(out[i].Length) - headers
 			flat(&out[i])
 		}
-		if want := int(l.Length) - int(l.Offload.HdrLen); payload != want {
-			t.Fatalf("%d bytes of payload came out of %d", payload, want)
+		if payload != all {
+			t.Fatalf("%d bytes of payload came out of %d", payload, all)
 		}
 	})
+}
+
+// The same of datagrams: those to be fragmented, and several in one.
+func TestV64_DatagramRequests(t *testing.T) {
+	const all = allOffloads
+	type change func(h *virtio.NetHeader, frame []byte)
+	size := func(n uint16) change { return func(h *virtio.NetHeader, _ []byte) { h.GSOSize = n } }
+	gsoType := func(n uint8) change { return func(h *virtio.NetHeader, _ []byte) { h.GSOType = n } }
+	for _, tt := range []struct {
+		name   string
+		f      virtio.Features
+		gso    uint8
+		change change
+		want   metrics.Reason
+	}{
+		{"USO", virtio.NetCsum | virtio.NetHostUSO, virtio.GSOUDPL4, size(1000), metrics.ReasonNone},
+		{"USO not accepted", all &^ virtio.NetHostUSO, virtio.GSOUDPL4, size(1000), metrics.ReasonGSO},
+		{"USO, size 0", all, virtio.GSOUDPL4, size(0), metrics.ReasonGSO},
+		{"USO, as many short ones as Linux makes", all, virtio.GSOUDPL4, size(40), metrics.ReasonNone},
+		{"USO, more short ones", all, virtio.GSOUDPL4, size(38), metrics.ReasonGSO},
+		{"USO, many that are not short", all, virtio.GSOUDPL4, size(48), metrics.ReasonNone},
+		{"UFO", virtio.NetCsum | virtio.NetHostUFO, virtio.GSOUDP, size(1480), metrics.ReasonNone},
+		{"UFO not accepted", all &^ virtio.NetHostUFO, virtio.GSOUDP, size(1480), metrics.ReasonGSO},
+		{"UFO, size 7", all, virtio.GSOUDP, size(7), metrics.ReasonGSO},
+		{"UFO, size 47", all, virtio.GSOUDP, size(47), metrics.ReasonGSO},
+		{"UFO with ECN", all, virtio.GSOUDP, gsoType(virtio.GSOUDP | virtio.GSOECN), metrics.ReasonGSO},
+		{"USO with ECN", all, virtio.GSOUDPL4, gsoType(virtio.GSOUDPL4 | virtio.GSOECN), metrics.ReasonGSO},
+		{"only ECN", all, virtio.GSOUDPL4, gsoType(virtio.GSOECN), metrics.ReasonGSO},
+		{"segments of TCP", all, virtio.GSOUDPL4, gsoType(virtio.GSOTCPv4), metrics.ReasonGSO},
+		{"checksum of TCP", all, virtio.GSOUDPL4, func(h *virtio.NetHeader, _ []byte) { h.CsumOffset = 16 }, metrics.ReasonGSO},
+		{"TCP", all, virtio.GSOUDPL4, func(_ *virtio.NetHeader, f []byte) { f[23] = protoTCP }, metrics.ReasonGSO},
+		{"a fragment", all, virtio.GSOUDP, func(_ *virtio.NetHeader, f []byte) { f[20] = 0x20 }, metrics.ReasonGSO},
+	} {
+		h := virtio.NetHeader{Flags: virtio.NetFlagNeedsCsum, GSOType: tt.gso, GSOSize: 1000, CsumStart: 34, CsumOffset: 6}
+		f := udp(tcp4(t, 42+40*shortPieces), 4)
+		tt.change(&h, f)
+		var l List
+		if got := wrap(newSender(tt.f), &l, pieces(withHeader(h, f))); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+		if tt.want == metrics.ReasonNone && (l.Offload.HdrLen != 42 || l.Offload.GSOType != tt.gso) {
+			t.Errorf("%s: %+v, want headers of 42 bytes", tt.name, l.Offload)
+		}
+	}
 }

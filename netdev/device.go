@@ -27,6 +27,8 @@ const Offered = virtio.Version1 | virtio.IndirectDesc | virtio.EventIdx | virtio
 	virtio.RingPacked | virtio.AnyLayout | virtio.NotifyOnEmpty |
 	virtio.NetMrgRxBuf | virtio.NetCsum | virtio.NetGuestCsum |
 	virtio.NetHostTSO4 | virtio.NetHostTSO6 | virtio.NetGuestTSO4 | virtio.NetGuestTSO6 |
+	virtio.NetHostECN | virtio.NetGuestECN | virtio.NetHostUFO | virtio.NetGuestUFO |
+	virtio.NetHostUSO | virtio.NetGuestUSO4 | virtio.NetGuestUSO6 |
 	virtio.NetCtrlVQ | virtio.NetCtrlRx | virtio.NetCtrlRxExtra | virtio.NetCtrlVLAN | virtio.NetCtrlMACAddr |
 	virtio.NetMQ | virtio.NetMAC | virtio.NetMTU | virtio.NetStatus |
 	virtio.NetGuestAnnounce | virtio.NetSpeedDuplex

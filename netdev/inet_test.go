@@ -10,7 +10,8 @@ import (
 )
 
 // Packets as a guest's network stack makes and reads them, from the RFCs: 791
-// (IPv4), 8200 (IPv6), 9293 (TCP), 768 (UDP), 1071 (checksum), IEEE 802.1Q.
+// (IPv4), 8200 (IPv6), 9293 (TCP), 768 (UDP), 1071 (checksum), 3168 (ECN), IEEE
+// 802.1Q.
 // Nothing of the program is used here: what both got wrong would look right.
 
 const (
@@ -35,6 +36,8 @@ type packet struct {
 	flags   byte   // TCP, besides ACK
 	payload []byte
 	mss     int  // payload of a segment, 0: the packet is to be sent as it is
+	ecn     bool // TCP: congestion notification is in use, so that CWR is for the first segment alone
+	whole   bool // UDP: one datagram, to be fragmented with mss bytes of IP payload each
 	nosum   bool // UDP over IPv4 without checksum
 }
 
@@ -146,10 +149,40 @@ func transmitted(sum uint32) uint16 {
 }
 
 func (p *packet) gsoType() uint8 {
-	if p.v6 {
-		return virtio.GSOTCPv6
+	t := virtio.GSOTCPv4
+	switch {
+	case p.proto == udp && p.whole:
+		return virtio.GSOUDP
+	case p.proto == udp:
+		return virtio.GSOUDPL4
+	case p.v6:
+		t = virtio.GSOTCPv6
 	}
-	return virtio.GSOTCPv4
+	if p.ecn {
+		t |= virtio.GSOECN
+	}
+	return t
+}
+
+// needs is what a driver has accepted that sends the packet, by the names of the
+// sender's bits.
+func (p *packet) needs() virtio.Features {
+	switch {
+	case p.mss == 0:
+		return 0
+	case p.proto == udp && p.whole:
+		return virtio.NetCsum | virtio.NetHostUFO
+	case p.proto == udp:
+		return virtio.NetCsum | virtio.NetHostUSO
+	}
+	f := virtio.NetCsum | virtio.NetHostTSO4
+	if p.v6 {
+		f = virtio.NetCsum | virtio.NetHostTSO6
+	}
+	if p.ecn {
+		f |= virtio.NetHostECN
+	}
+	return f
 }
 
 // arrived is a packet as the receiver's stack reads it.

@@ -79,7 +79,7 @@ func TestVLANOfOffloads(t *testing.T) {
 		netdev.Options{Name: "a", MAC: macA, Switching: vswitch.PortOptions{VLAN: vswitch.VLANOptions{Trunk: []uint16{10}, Native: 20}}},
 		netdev.Options{Name: "b", MAC: macB, Switching: vswitch.PortOptions{VLAN: vswitch.VLANOptions{Trunk: []uint16{20}, Native: 10}}},
 	)
-	a, b := r.connect("a", vutest.Options{}), r.connect("b", vutest.Options{})
+	a, b := r.connect("a", vutest.Options{Through: uso}), r.connect("b", vutest.Options{Through: uso})
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for _, to := range []virtio.Features{0, senderBits} {

@@ -250,7 +250,7 @@ const legacyFeatures = 1<<32 - 1
 // choose gives the features that a guest's driver accepts. A NIC with one queue
 // pair has no MQ (QEMU: mq=off).
 func (f *FrontEnd) choose(g Guest) virtio.Features {
-	all := f.offered & f.kind.features &^ g.Without
+	all := f.offered & (f.kind.features | f.o.Through) &^ g.Without
 	if g.Legacy {
 		all &= legacyFeatures
 	} else {

@@ -29,6 +29,9 @@ type Options struct {
 	MTU uint16
 	// ProtocolMask are protocol features that this front-end does not know.
 	ProtocolMask vhostuser.Protocol
+	// Through are features that this front-end lets through besides those of its
+	// kind: what none does yet, such as UDP segmentation with QEMU.
+	Through virtio.Features
 	// Timeout bounds each wait for the back-end; default 5 s.
 	Timeout time.Duration
 }
