@@ -19,7 +19,7 @@ type Sender struct {
 	headerLen  uint32          // of virtio_net_hdr
 	offloads   bool            // the driver may leave work to us, so the header has to be read
 	accepted   virtio.Features // what it may leave
-	from, to   uint64          // the first and the last byte of a chain that Wrap looks at
+	from, to   uint64          // the first and the last byte of a chain that WrapAll looks at
 	nextSerial *uint64
 }
 
@@ -47,9 +47,31 @@ func NewSender(f virtio.Features, serial *uint64) Sender {
 	return s
 }
 
-// Ahead notes the lines that Wrap will read of chain's first buffer.
-func (s *Sender) Ahead(l *sharedmem.Lines, chain *virtqueue.Chain) {
-	l.Add(chain.First(), s.from, s.to)
+// Ahead notes the lines that WrapAll will read of the chains' first buffers.
+func (s *Sender) Ahead(l *sharedmem.Lines, chains []virtqueue.Chain) {
+	from, to := s.from, s.to
+	for i := range chains {
+		l.Add(chains[i].First(), from, to)
+	}
+}
+
+// WrapAll is Wrap for each of lists and the chain at the same place. What is
+// malformed is counted in drops.
+func (s *Sender) WrapAll(lists []*List, chains []virtqueue.Chain, drops *metrics.Drops) {
+	chains = chains[:len(lists)]
+	for i, l := range lists {
+		c := &chains[i]
+		mdls, single := c.Single()
+		if frame := c.Readable - s.headerLen; single && !s.offloads && frame-plainHeader <= MaxFrame-plainHeader { // most
+			*s.nextSerial++
+			l.reset(*s.nextSerial)
+			l.MDLs, l.Offset, l.Length, l.headerLen = mdls, s.headerLen, frame, plainHeader
+			mdls[0].CopyTo64((*[plainHeader]byte)(l.header[:]), uint64(s.headerLen))
+			l.parseEthernet()
+		} else if reason := s.Wrap(l, c); reason != metrics.ReasonNone {
+			drops.Add(reason, 1)
+		}
+	}
 }
 
 // Wrap makes l the packet that chain carries: its head is copied out of guest
@@ -149,14 +171,20 @@ func (l *List) contiguous(n uint32) (MDL, bool) {
 // parseEthernet reads the addresses, the first 802.1Q tag and the type from
 // the private header, which holds at least an Ethernet header.
 func (l *List) parseEthernet() {
-	h := l.header[:]
-	first, second := binary.BigEndian.Uint64(h), binary.BigEndian.Uint64(h[6:])
+	first, second := binary.BigEndian.Uint64(l.header[:]), binary.BigEndian.Uint64(l.header[6:])
 	l.Dst, l.Src = first>>16, second>>16
-	l.EtherType = binary.BigEndian.Uint16(h[12:])
-	l.VLAN, l.L3 = 0, EthernetHeaderLen
-	if l.EtherType == etherTypeVLAN && l.headerLen >= EthernetHeaderLen+vlanTagLen {
-		l.VLAN = binary.BigEndian.Uint16(h[14:]) & 0x0fff
-		l.EtherType = binary.BigEndian.Uint16(h[16:])
+	l.VLAN, l.EtherType, l.L3 = 0, uint16(second), EthernetHeaderLen
+	if l.EtherType == etherTypeVLAN {
+		l.parseTag()
+	}
+}
+
+// parseTag reads the rest of an 802.1Q tag from the private header, unless it
+// ends before.
+func (l *List) parseTag() {
+	if l.headerLen >= EthernetHeaderLen+vlanTagLen {
+		l.VLAN = binary.BigEndian.Uint16(l.header[14:]) & 0x0fff
+		l.EtherType = binary.BigEndian.Uint16(l.header[16:])
 		l.L3 = EthernetHeaderLen + vlanTagLen
 	}
 }

@@ -89,12 +89,9 @@ func (t *txRing) take(budget int) bool {
 	t.serial.Reserve(visitChains)
 	t.pool.Get(t.lists[:n])
 	t.n = n
-	t.lines.WillRead() // the heads that limit has noted
-	for i := range n {
-		if reason := t.sender.Wrap(t.lists[i], &t.chains[i]); reason != metrics.ReasonNone {
-			t.dev.counters.Drops.Add(reason, 1)
-		}
-	}
+	t.sender.Ahead(&t.lines, t.chains[:n])
+	t.lines.WillRead()
+	t.sender.WrapAll(t.lists[:n], t.chains[:n], &t.dev.counters.Drops)
 	if t.dev.o.Pairs > 1 {
 		t.dev.nic.NoteSent(t.index/2, t.lists[:n])
 	}
@@ -105,12 +102,11 @@ func (t *txRing) take(budget int) bool {
 // back to the ring: those beyond the visit's bytes, and those from one on that
 // is no frame. That one ends the ring when it is the first.
 func (t *txRing) limit(n int) int {
-	bytes := 0
-	for i := range n {
-		c := &t.chains[i]
+	bytes, chains := 0, t.chains[:n]
+	for i := range chains {
+		c := &chains[i]
 		bytes += int(c.Readable)
 		if c.Writable == 0 && (bytes <= visitBytes || i == 0) {
-			t.sender.Ahead(&t.lines, c)
 			continue
 		}
 		t.q.Unpop(n - i)
@@ -133,9 +129,12 @@ func undecided(l *nbl.List) bool { return l.Status == nbl.Pending || l.Status ==
 // complete pushes the chains up to the first whose frame is still busy, in the
 // order they came, and keeps the others.
 func (t *txRing) complete(c *worker.Context) {
-	done := 0
-	for done < t.n && t.lists[done].Status != nbl.Busy {
-		t.used[done] = virtqueue.Used{Head: t.chains[done].Head}
+	done, lists, chains, used := 0, t.lists[:t.n], t.chains[:t.n], t.used[:t.n]
+	for i, l := range lists {
+		if l.Status == nbl.Busy {
+			break
+		}
+		used[i] = virtqueue.Used{Head: chains[i].Head}
 		done++
 	}
 	if done == 0 {

@@ -300,10 +300,10 @@ func (s *sender) send(packets ...packet) []*nbl.List {
 // again makes lists new packets over the chains of the last send. It is called
 // inside a Guard.
 func (s *sender) again(lists []*nbl.List) error {
-	for i, l := range lists {
-		if reason := s.wrap.Wrap(l, &s.chains[i]); reason != metrics.ReasonNone {
-			return fmt.Errorf("packet %d is malformed: %s", i, reason)
-		}
+	var drops metrics.Drops
+	s.wrap.WrapAll(lists, s.chains[:len(lists)], &drops)
+	if n := drops.Total(); n != 0 {
+		return fmt.Errorf("%d packets of %d are malformed: %v", n, len(lists), drops.Snapshot())
 	}
 	return nil
 }

@@ -260,7 +260,8 @@ func (b Block) CopyFrom(src []byte, off uint64) {
 	copy(unsafe.Slice((*byte)(unsafe.Add(b.p, off)), len(src)), src)
 }
 
-// CopyTo64 is CopyTo for 64 bytes, without a call: the head of a packet.
+// CopyTo64 is CopyTo for 64 bytes, without a call: the head of a packet. dst is
+// private memory.
 func (b Block) CopyTo64(dst *[64]byte, off uint64) {
 	if off > b.n || b.n-off < 64 {
 		panic(errBounds)
@@ -271,7 +272,7 @@ func (b Block) CopyTo64(dst *[64]byte, off uint64) {
 	copy64(unsafe.Pointer(dst), unsafe.Add(b.p, off))
 }
 
-// CopyFrom64 is CopyFrom for 64 bytes, without a call.
+// CopyFrom64 is CopyFrom for 64 bytes of private memory, without a call.
 func (b Block) CopyFrom64(src *[64]byte, off uint64) {
 	if off > b.n || b.n-off < 64 {
 		panic(errBounds)
@@ -279,13 +280,11 @@ func (b Block) CopyFrom64(src *[64]byte, off uint64) {
 	copy64(unsafe.Add(b.p, off), unsafe.Pointer(src))
 }
 
-// copy64 copies 64 bytes. All of them are read before the first is written:
-// of two arrays that may overlap the compiler would make a call.
-func copy64(dst, src unsafe.Pointer) {
-	from, to := (*[8]uint64)(src), (*[8]uint64)(dst)
-	a, b, c, d, e, f, g, h := from[0], from[1], from[2], from[3], from[4], from[5], from[6], from[7]
-	to[0], to[1], to[2], to[3], to[4], to[5], to[6], to[7] = a, b, c, d, e, f, g, h
-}
+// copy64 copies 64 bytes between places that do not overlap, each byte once. Of
+// two arrays, which might overlap, the compiler would make a call.
+func copy64(dst, src unsafe.Pointer) { *(*eightWords)(dst) = *(*eightWords)(src) }
+
+type eightWords struct{ _, _, _, _, _, _, _, _ uint64 }
 
 // Copy copies min(dst.Len(), src.Len()) bytes from src to dst and returns how
 // many. The Blocks may lie in different guests' memory; this is the one copy

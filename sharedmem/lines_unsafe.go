@@ -11,7 +11,7 @@ const MaxLines = 192
 // is gone does no harm. The zero value is empty; one goroutine at a time may
 // use it.
 type Lines struct {
-	n  int
+	n  uint
 	at [MaxLines]uintptr
 }
 
@@ -21,25 +21,26 @@ const lineSize = 64
 // Add notes the lines of the bytes from and to of b, which may be one line and
 // need not be inside of b. What does not fit is forgotten.
 func (l *Lines) Add(b Block, from, to uint64) {
-	if l.n+2 > MaxLines {
+	n := l.n
+	if n > MaxLines-2 {
 		return
 	}
 	first, last := uintptr(b.p)+uintptr(from), uintptr(b.p)+uintptr(to)
-	l.at[l.n], l.at[l.n+1] = first, last
-	l.n++
+	l.at[n], l.at[n+1] = first, last
 	if (first^last)/lineSize != 0 {
-		l.n++
+		n++
 	}
+	l.n = n + 1
 }
 
 // WillRead asks for the lines noted, to be read, and forgets them.
 func (l *Lines) WillRead() {
-	prefetchRead(&l.at[0], l.n)
+	prefetchRead(&l.at[0], int(l.n))
 	l.n = 0
 }
 
 // WillWrite asks for the lines noted, to be written, and forgets them.
 func (l *Lines) WillWrite() {
-	prefetchWrite(&l.at[0], l.n)
+	prefetchWrite(&l.at[0], int(l.n))
 	l.n = 0
 }

@@ -96,6 +96,9 @@ func TestV23_RangesOutsideRegions(t *testing.T) {
 			if b := w.Find(c.at, c.n); b.Len() != 0 {
 				t.Errorf("Window.Find(%#x, %d): %d bytes", c.at, c.n, b.Len())
 			}
+			if w.Holds(c.at, c.n) || !panicsWith(errBounds, func() { w.At(c.at, c.n) }) {
+				t.Errorf("a window holds %d bytes at %#x", c.n, c.at)
+			}
 		}
 		dst := make([]Block, 1, 8)
 		if out, ok := m.Append(dst, c.at, c.n); ok || len(out) != 1 {

@@ -24,47 +24,61 @@ func (b Block) Pairs() Pairs {
 	return Pairs{b.p, b.n / pairSize}
 }
 
+// Len is how many pairs there are. A loop up to it pays for no check.
+func (a Pairs) Len() uint64 { return a.n }
+
+// Run is the n pairs from pair i on. It panics when one of them is not in a.
+func (a Pairs) Run(i uint32, n int) Pairs {
+	if uint64(i) > a.n || uint64(n) > a.n-uint64(i) {
+		panic(errBounds)
+	}
+	if n == 0 {
+		i = 0 // see Block.Sub
+	}
+	return Pairs{unsafe.Add(a.p, pairSize*uintptr(i)), uint64(n)}
+}
+
 // LoadFirst reads the first word of pair i in one access.
-func (a Pairs) LoadFirst(i uint32) uint64 {
-	if uint64(i) >= a.n {
+func (a Pairs) LoadFirst(i uint64) uint64 {
+	if i >= a.n {
 		panic(errBounds)
 	}
 	if watching {
-		Block{a.p, pairSize * a.n}.note(pairSize*uint64(i), 8)
+		Block{a.p, pairSize * a.n}.note(pairSize*i, 8)
 	}
-	return *(*uint64)(unsafe.Add(a.p, pairSize*uintptr(i)))
+	return *(*uint64)(unsafe.Add(a.p, pairSize*i))
 }
 
 // LoadSecond reads the second word of pair i in one access.
-func (a Pairs) LoadSecond(i uint32) uint64 {
-	if uint64(i) >= a.n {
+func (a Pairs) LoadSecond(i uint64) uint64 {
+	if i >= a.n {
 		panic(errBounds)
 	}
 	if watching {
-		Block{a.p, pairSize * a.n}.note(pairSize*uint64(i)+8, 8)
+		Block{a.p, pairSize * a.n}.note(pairSize*i+8, 8)
 	}
-	return *(*uint64)(unsafe.Add(a.p, pairSize*uintptr(i)+8))
+	return *(*uint64)(unsafe.Add(a.p, pairSize*i+8))
 }
 
 // AcquireSecond reads the second word of pair i in one access; reads that
 // follow in program order are not done before it.
-func (a Pairs) AcquireSecond(i uint32) uint64 {
-	if uint64(i) >= a.n {
+func (a Pairs) AcquireSecond(i uint64) uint64 {
+	if i >= a.n {
 		panic(errBounds)
 	}
 	if watching {
-		Block{a.p, pairSize * a.n}.note(pairSize*uint64(i)+8, 8)
+		Block{a.p, pairSize * a.n}.note(pairSize*i+8, 8)
 	}
-	return atomic.LoadUint64((*uint64)(unsafe.Add(a.p, pairSize*uintptr(i)+8)))
+	return atomic.LoadUint64((*uint64)(unsafe.Add(a.p, pairSize*i+8)))
 }
 
 // StoreSecond writes the second word of pair i in one access.
-func (a Pairs) StoreSecond(i uint32, v uint64) {
-	if uint64(i) >= a.n {
+func (a Pairs) StoreSecond(i, v uint64) {
+	if i >= a.n {
 		panic(errBounds)
 	}
 	if watching {
 		Block{}.noteStore()
 	}
-	*(*uint64)(unsafe.Add(a.p, pairSize*uintptr(i)+8)) = v
+	*(*uint64)(unsafe.Add(a.p, pairSize*i+8)) = v
 }

@@ -12,16 +12,31 @@ type Window struct {
 }
 
 // Find is the window of n bytes at guest address gpa, empty when n is 0 or a
-// byte lies outside the region. It is small enough to be inlined; a second
-// result would cost a loop more than the look-up.
-func (w *Window) Find(gpa, n uint64) Block {
+// byte lies outside the region.
+func (w Window) Find(gpa, n uint64) Block {
+	if !w.Holds(gpa, n) {
+		return Block{}
+	}
+	return w.At(gpa, n)
+}
+
+// Holds reports whether the n bytes at guest address gpa, at least one, lie in
+// the region.
+func (w Window) Holds(gpa, n uint64) bool {
 	// Below base, off wraps and is no less than w.n. n-1 makes 0 the largest
 	// length of all.
 	off := gpa - w.base
-	if off >= w.n || n-1 >= w.n-off {
-		return Block{}
+	return off < w.n && n-1 < w.n-off
+}
+
+// At is the window of n bytes at guest address gpa. It panics when the region
+// does not hold them; behind a Holds of the same the compiler leaves that
+// question out, which makes the two the cheapest way in a loop.
+func (w Window) At(gpa, n uint64) Block {
+	if !w.Holds(gpa, n) {
+		panic(errBounds)
 	}
-	return Block{unsafe.Add(w.p, off), n}
+	return Block{unsafe.Add(w.p, gpa-w.base), n}
 }
 
 // windowAt makes the Window of block for addresses from base on.

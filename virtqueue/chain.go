@@ -13,14 +13,14 @@ const inlineBlocks = 4
 // the Queue was not suspended.
 type Chain struct {
 	Head     uint16 // the chain's name, for [Used]
+	readable uint16 // Blocks of Readable, the first ones
+	total    uint16 // Blocks in all
 	Readable uint32 // bytes that the driver gives to the device
 	Writable uint32 // bytes that the driver has room for
 
-	readable uint16 // Blocks of Readable, the first ones
-	total    uint16 // Blocks in all
-	inline   [inlineBlocks]sharedmem.Block
-	long     []sharedmem.Block // all Blocks, when they are more than inline holds
-	_        [24]byte          // to two cache lines, of which a short chain needs the first
+	inline [inlineBlocks]sharedmem.Block
+	long   []sharedmem.Block // all Blocks, when they are more than inline holds
+	_      [24]byte          // to two cache lines, of which a short chain needs the first
 }
 
 // ReadableBlocks are the Readable bytes, in order. None of them is empty; a
@@ -37,14 +37,15 @@ func (c *Chain) WritableBlocks() []sharedmem.Block {
 
 // First is the first Block of all; it is empty when the chain has no bytes.
 func (c *Chain) First() sharedmem.Block {
-	switch {
-	case c.total > inlineBlocks:
+	if c.total > inlineBlocks {
 		return c.long[0]
-	case c.total == 0:
-		return sharedmem.Block{}
 	}
 	return c.inline[0]
 }
+
+// Single is the chain's only Block, ok when it has no more and no less: the way
+// for loops, which need not ask whether it is readable when Readable says so.
+func (c *Chain) Single() (only []sharedmem.Block, ok bool) { return c.inline[:1], c.total == 1 }
 
 func (c *Chain) blocks() []sharedmem.Block {
 	if c.total > inlineBlocks {
@@ -55,11 +56,11 @@ func (c *Chain) blocks() []sharedmem.Block {
 
 // setOne makes c the chain head of one buffer.
 func (c *Chain) setOne(head uint16, b sharedmem.Block, writable bool) {
-	c.Head, c.total = head, 1
-	c.inline[0] = b
+	c.Head, c.inline[0] = head, b
+	n := uint32(b.Len())
 	if writable {
-		c.Readable, c.Writable, c.readable = 0, uint32(b.Len()), 0
-		return
+		c.readable, c.total, c.Readable, c.Writable = 0, 1, 0, n
+	} else {
+		c.readable, c.total, c.Readable, c.Writable = 1, 1, n, 0
 	}
-	c.Readable, c.Writable, c.readable = uint32(b.Len()), 0, 1
 }

@@ -179,25 +179,25 @@ func (p *packed) run(t *taker, dst []Chain, behind uint32) (n uint32, why runEnd
 	slot, want := p.slot(pos), uint64(p.availableAs(pos))<<32
 	most := min(uint32(len(dst)), uint32(len(t.fifo))-note, p.size-slot, p.size-p.slots-p.gathered)
 	dst = dst[:most]
-	fifo, slots, window, slow := t.fifo[note:][:len(dst)], p.pairs, &t.window, t.slow<<16
-	for i := range dst {
+	fifo, window, slow := t.fifo[note:][:len(dst)], t.window, t.slow<<16
+	slots := p.pairs.Run(slot, len(dst))
+	for i := 0; i < len(dst); i, n = i+1, n+1 {
 		// When the bits say that the slot is available, all that the driver
 		// wrote for the chain before is seen by this read and those that
 		// follow: pairs with its release store of the first slot's flags.
-		meta := slots.AcquireSecond(slot + uint32(i))
+		meta := slots.AcquireSecond(uint64(i))
 		if meta&(wordAvailUsed<<32) != want {
 			why = runEmpty
 			break
 		}
-		addr := slots.LoadFirst(slot + uint32(i))
-		b := window.Find(addr, meta&metaLen)
-		if meta&slow != 0 || b.Len() == 0 {
+		addr := slots.LoadFirst(uint64(i))
+		c := &dst[i]
+		if meta&slow != 0 || !window.Holds(addr, uint64(uint32(meta))) {
 			why, d = runWalk, packedDescriptor(addr, meta)
 			break
 		}
-		dst[i].setOne(uint16(meta>>32), b, meta&(flagWrite<<48) != 0)
+		c.setOne(uint16(meta>>32), window.At(addr, uint64(uint32(meta))), meta&(flagWrite<<48) != 0)
 		fifo[i] = takenChain(uint16(meta>>32), 1)
-		n++
 	}
 	p.gathered += n
 	return n, why, d
@@ -240,8 +240,10 @@ func (p *packed) push(t *taker, used []Used, slots uint32) {
 	}
 	slot, wrap := p.slot(p.nextUsed), p.usedAs(p.nextUsed)
 	first, rest := used[0], used[1:]
-	if slots == uint32(len(used)) {
-		p.writeRun(rest, slot+1, wrap)
+	if slots == uint32(len(used)) { // one slot each
+		n := min(len(rest), int(p.size-slot-1))
+		writeRun(p.pairs.Run(slot+1, n), rest[:n], wrap)
+		writeRun(p.pairs.Run(0, len(rest)-n), rest[n:], wrap^wordAvailUsed) // the next lap
 	} else {
 		p.writeChains(t, rest, slot, wrap)
 	}
@@ -253,19 +255,14 @@ func (p *packed) push(t *taker, used []Used, slots uint32) {
 	p.slots -= slots
 }
 
-// writeRun writes used descriptors of chains that have one slot each, from
-// slot at on.
-func (p *packed) writeRun(used []Used, at, wrap uint32) {
-	for len(used) > 0 {
-		if at == p.size {
-			at, wrap = 0, wrap^wordAvailUsed // the next lap
-		}
-		run, ring := used[:min(len(used), int(p.size-at))], p.pairs
-		for i, u := range run {
-			ring.StoreSecond(at+uint32(i), uint64(usedWord(u, wrap))<<32|uint64(u.Len))
-		}
-		at += uint32(len(run))
-		used = used[len(run):]
+// writeRun writes used descriptors of chains that have one slot each into as
+// many slots.
+//
+//go:noinline
+func writeRun(slots sharedmem.Pairs, used []Used, wrap uint32) {
+	for i := range min(uint64(len(used)), slots.Len()) {
+		u := &used[i]
+		slots.StoreSecond(i, uint64(usedWord(*u, wrap))<<32|uint64(u.Len))
 	}
 }
 
@@ -276,7 +273,7 @@ func (p *packed) writeChains(t *taker, used []Used, at, wrap uint32) {
 		if at += t.oldest(i).slots(); at >= p.size {
 			at, wrap = at-p.size, wrap^wordAvailUsed // the next lap
 		}
-		p.pairs.StoreSecond(at, uint64(usedWord(u, wrap))<<32|uint64(u.Len))
+		p.pairs.StoreSecond(uint64(at), uint64(usedWord(u, wrap))<<32|uint64(u.Len))
 	}
 }
 

@@ -139,31 +139,35 @@ func (s *split) gather(t *taker, dst []Chain) (n, arena int, err error) {
 func (s *split) run(t *taker, dst []Chain, behind uint32) (n int, why runEnd, head uint16, d descriptor) {
 	at, note := (uint32(s.nextAvail)+behind)&s.mask, (t.last+behind)&t.mask
 	dst = dst[:min(uint32(len(dst)), uint32(len(t.fifo))-note, s.size-at)]
-	fifo, avail, desc, window, slow := t.fifo[note:][:len(dst)], s.avail, s.pairs, &t.window, t.slow
+	fifo, avail, desc, window, slow := t.fifo[note:][:len(dst)], s.avail, s.pairs, t.window, t.slow
 	for i := range dst {
 		head = avail.Load16(availRing + availSize*(at+uint32(i)))
-		if uint32(head) >= s.size {
-			return n, runHead, head, d
+		if uint64(head) >= desc.Len() {
+			return i, runHead, head, d
 		}
-		addr, meta := desc.LoadFirst(uint32(head)), desc.LoadSecond(uint32(head))
-		b := window.Find(addr, meta&metaLen)
-		if meta&slow != 0 || b.Len() == 0 {
-			return n, runWalk, head, descriptor{addr, meta}
+		addr, meta := desc.LoadFirst(uint64(head)), desc.LoadSecond(uint64(head))
+		c := &dst[i]
+		if meta&slow != 0 || !window.Holds(addr, uint64(uint32(meta))) {
+			return i, runWalk, head, descriptor{addr, meta}
 		}
-		dst[i].setOne(head, b, meta&metaWrite != 0)
+		c.setOne(head, window.At(addr, uint64(uint32(meta))), meta&metaWrite != 0)
 		fifo[i] = takenChain(head, 1)
-		n++
 	}
-	return n, runFull, head, d
+	return len(dst), runFull, head, d
 }
 
 // push writes one used entry per chain, each with one 64-bit store; the driver
 // does not look before used.idx is published.
 func (s *split) push(used []Used) {
-	ring, mask, pos := s.used, s.mask, uint32(s.nextUsed)
-	for _, u := range used {
-		ring.Store64(usedRing+usedSize*(pos&mask), uint64(u.Len)<<32|uint64(u.Head))
-		pos++
+	ring, pos := s.used, uint32(s.nextUsed)
+	for len(used) > 0 {
+		at := pos & s.mask
+		run := used[:min(uint32(len(used)), s.size-at)]
+		for i, u := range run {
+			ring.Store64(usedRing+usedSize*(at+uint32(i)), uint64(u.Len)<<32|uint64(u.Head))
+		}
+		pos += uint32(len(run))
+		used = used[len(run):]
 	}
 	// used.idx is published from a copy of the position: a fault in the store
 	// leaves both the word and the position where they were.

@@ -110,16 +110,21 @@ const noChain = 1 << 16
 // expects refuses chains that are not those that are to go back next, and
 // answers how many entries of the ring they occupy.
 func (t *taker) expects(used []Used) (slots uint32, err error) {
-	taken := t.count()
-	for i := range used {
-		if uint32(i) == taken {
-			return 0, broken(ReasonPush, uint64(used[i].Head), noChain)
+	taken, at := t.count(), t.first
+	for len(used) > 0 {
+		if taken == 0 {
+			return 0, broken(ReasonPush, uint64(used[0].Head), noChain)
 		}
-		c := t.oldest(i)
-		if c.head() != used[i].Head {
-			return 0, broken(ReasonPush, uint64(used[i].Head), uint64(c.head()))
+		oldest := t.fifo[at&t.mask:]
+		n := min(uint32(len(used)), uint32(len(oldest)), taken)
+		run := used[:n]
+		for i, c := range oldest[:len(run)] {
+			if c.head() != run[i].Head {
+				return 0, broken(ReasonPush, uint64(run[i].Head), uint64(c.head()))
+			}
+			slots += c.slots()
 		}
-		slots += c.slots()
+		at, taken, used = at+n, taken-n, used[n:]
 	}
 	return slots, nil
 }
@@ -156,6 +161,9 @@ func (t *taker) walk(c *Chain, d descriptor, ring *table, arena int) (int, error
 		// An array is cheaper to copy than a slice of a few pointers. What it
 		// has more is of this Map too, and not looked at.
 		c.inline = [inlineBlocks]sharedmem.Block(w.blocks[:inlineBlocks])
+		if n == 0 {
+			c.inline[0] = sharedmem.Block{}
+		}
 	case arena > 0 && arena+n > t.reserve:
 		return arena, errNoRoom
 	default:

@@ -118,30 +118,41 @@ func decided(l *nbl.List) bool { return l.Status == nbl.Done || l.Status == nbl.
 // classify learns each frame's source and finds its destination: a group, the
 // floods, or nowhere.
 func (b *batch) classify(lists []*nbl.List) {
-	var before *nbl.List // the frame that the last one with a group was
-	dest := int32(nowhere)
-	for i, l := range lists {
-		switch {
-		case dest >= 0 && b.lastLesson == known && alike(l, before): // most
-			b.sent.frames++
-			b.sent.bytes += uint64(l.Length)
-			l.QueueID = before.QueueID
-		case !decided(l) && b.admit(l):
-			before, dest = l, b.route(l)
-		default:
-			dest = nowhere
+	for i, next := 0, 0; i < len(lists); i = next {
+		l, dest := lists[i], int32(nowhere)
+		if !decided(l) && b.admit(l) {
+			dest = b.route(l)
 		}
+		next = i + 1
 		if dest >= 0 {
-			b.groups[dest].n++
+			if l.Status == nbl.Pending && b.lastLesson == known {
+				next += b.follow(lists[next:], l)
+			}
+			b.groups[dest].n += next - i
 		}
-		b.dests[i] = dest
+		for j, dests := 0, b.dests[i:next]; j < len(dests); j++ {
+			dests[j] = dest
+		}
 	}
 }
 
-// alike says that two frames are new and have the same addresses and VLAN: what
-// was learned of the one holds for the other.
-func alike(l, m *nbl.List) bool {
-	return l.Status == nbl.Pending && m.Status == nbl.Pending && l.Dst == m.Dst && l.Src == m.Src && l.VLAN == m.VLAN
+// follow sends the frames at the head of lists the way of first, which they come
+// behind, as long as they are new and have its addresses and VLAN: what was
+// learned of the one holds for the others. It answers how many they are.
+func (b *batch) follow(lists []*nbl.List, first *nbl.List) int {
+	dst, src, vlan, queue := first.Dst, first.Src, first.VLAN, first.QueueID
+	n, bytes := 0, uint64(0)
+	for ; n < len(lists); n++ {
+		l := lists[n]
+		if l.Status != nbl.Pending || l.Dst != dst || l.Src != src || l.VLAN != vlan {
+			break
+		}
+		l.QueueID = queue
+		bytes += uint64(l.Length)
+	}
+	b.sent.frames += uint64(n)
+	b.sent.bytes += bytes
+	return n
 }
 
 // admit counts a new frame and learns its source. It answers false, having

@@ -123,7 +123,7 @@ var orders = []struct {
 		"avail.idx is read once, before all that it announces",
 	},
 	{
-		"virtqueue.(*split).run", `^Load16 LoadFirst LoadSecond $`,
+		"virtqueue.(*split).run", `^Load16 (LoadFirst LoadSecond|LoadSecond LoadFirst) $`,
 		"an avail entry and the two words of its descriptor, each once",
 	},
 	{
@@ -147,7 +147,7 @@ var orders = []struct {
 		"the first slot's flags are published behind all other words of the batch",
 	},
 	{
-		"virtqueue.(*packed).writeRun", `^StoreSecond $`,
+		"virtqueue.writeRun", `^StoreSecond $`,
 		"a used slot is one word",
 	},
 	{
