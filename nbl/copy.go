@@ -18,18 +18,43 @@ func RxHeader(l *List, n uint16) virtio.NetHeader {
 // n receive buffers into dst, which holds them. Written ahead of the payload it
 // takes the line's ownership before the payload needs it.
 func PutRxHeader(dst MDL, l *List, n uint16, headerLen uint32) {
-	var first uint64 // what is complete has zeros
-	var offset uint16
-	if h := &l.Offload; h.Flags != 0 {
-		first = uint64(h.Flags) | uint64(h.GSOType)<<8 | uint64(h.HdrLen)<<16 |
-			uint64(h.GSOSize)<<32 | uint64(h.CsumStart)<<48
-		offset = h.CsumOffset
+	h := &l.Offload
+	if h.Flags == 0 { // what is complete has zeros
+		putHeader(dst, 0, uint32(n)<<16, headerLen)
+		return
 	}
+	first := uint64(h.Flags) | uint64(h.GSOType)<<8 | uint64(h.HdrLen)<<16 |
+		uint64(h.GSOSize)<<32 | uint64(h.CsumStart)<<48
+	putHeader(dst, first, uint32(h.CsumOffset)|uint32(n)<<16, headerLen)
+}
+
+// putHeader writes the first headerLen bytes of the words of a virtio_net_hdr.
+func putHeader(dst MDL, first uint64, second, headerLen uint32) {
 	dst.Store64(0, first)
 	if headerLen == virtio.MaxNetHeaderLen {
-		dst.Store32(8, uint32(offset)|uint32(n)<<16)
+		dst.Store32(8, second)
 	} else {
-		dst.Store16(8, offset)
+		dst.Store16(8, uint16(second))
+	}
+}
+
+// CopyFrames makes the deliveries to of the frames at the same places of from,
+// each into one receive buffer, an MDL that holds both: virtio_net_hdr of
+// headerLen bytes, which is where the frame's Offset is, and the frame.
+func CopyFrames(to, from []*List, headerLen uint32) {
+	to = to[:len(from)]
+	for i, l := range from {
+		dst := to[i].MDLs[0]
+		if l.Offload.Flags != 0 || l.headerLen != plainHeader {
+			PutRxHeader(dst, l, 1, headerLen)
+			CopyFrame(&to[i].Buffer, l)
+			continue
+		}
+		putHeader(dst, 0, 1<<16, headerLen)
+		dst.CopyFrom64((*[plainHeader]byte)(l.header[:]), uint64(headerLen))
+		if l.Length > plainHeader {
+			l.copyRest(dst, uint64(headerLen)+plainHeader)
+		}
 	}
 }
 
@@ -38,24 +63,20 @@ func PutRxHeader(dst MDL, l *List, n uint16, headerLen uint32) {
 // NdisCopyFromNetBufferToNetBuffer). This is the one copy on the way from
 // guest to guest.
 func CopyFrame(dst *Buffer, l *List) {
-	head := uint64(l.headerLen)
-	to := dst.MDLs[0]
-	if head == plainHeader {
-		to.CopyFrom64((*[plainHeader]byte)(l.header[:]), uint64(dst.Offset))
-	} else {
-		to.CopyFrom(l.header[:head], uint64(dst.Offset))
-	}
-	rest := uint64(l.Length) - head
-	if rest == 0 {
-		return
-	}
-	to = to.Sub(uint64(dst.Offset)+head, rest)
-	at := uint64(l.Offset + uint32(head))
+	to, at := dst.MDLs[0], uint64(dst.Offset)
+	to.CopyFrom(l.header[:l.headerLen], at)
+	l.copyRest(to, at+uint64(l.headerLen))
+}
+
+// copyRest copies what follows the private header to dst at off, most often
+// from the MDL that the header is in.
+func (l *List) copyRest(dst MDL, off uint64) {
+	at, rest := uint64(l.Offset)+uint64(l.headerLen), uint64(l.Length)-uint64(l.headerLen)
 	if first := l.MDLs[0]; first.Len() >= at+rest {
-		sharedmem.Copy(to, first.Sub(at, rest))
-		return
+		sharedmem.CopyRange(dst, off, first, at, rest)
+	} else {
+		l.copyPayload(dst.Sub(off, rest))
 	}
-	l.copyPayload(to)
 }
 
 // copyPayload copies what follows the private header to dst from wherever the

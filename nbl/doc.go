@@ -16,7 +16,7 @@
 // looked at; the guest may change its memory as it likes. The payload is read
 // once, by the copy to the receiver, and decides nothing.
 //
-// [CopyFrame] is that copy: private header first, then the payload through two
+// [CopyFrames] is that copy: private header first, then the payload through two
 // [Cursor] values, from the sender's MDLs to the receiver's. A [Softener] makes
 // complete frames for a receiver whose driver did not accept an offload.
 //

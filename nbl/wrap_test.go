@@ -114,6 +114,12 @@ func TestV42_HeaderIsPrivate(t *testing.T) {
 	if !bytes.Equal(delivered[:plainHeader], frame[:plainHeader]) {
 		t.Error("the one copy took the header from guest memory, where it was changed after the check")
 	}
+	buffer := make([]byte, 12+len(frame))
+	to := &List{Buffer: Buffer{MDLs: pieces(buffer), Offset: 12, Length: l.Length}}
+	CopyFrames([]*List{to}, []*List{&l}, 12)
+	if !bytes.Equal(buffer[12:][:plainHeader], frame[:plainHeader]) {
+		t.Error("the copy of a batch took the header from guest memory, where it was changed after the check")
+	}
 }
 
 func TestWrapLengths(t *testing.T) {

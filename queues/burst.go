@@ -25,27 +25,29 @@ var errCallBlocked = errors.New("queues: the call descriptor blocked; a front-en
 // errReadable ends a receive ring with a buffer that the device is to read.
 var errReadable = errors.New("queues: a receive chain has device-readable descriptors; receive buffers are device-writable (virtio 1.3, 5.1.6.3)")
 
-// burst is a worker's scratch for one hold of a receive ring's lock.
+// burst is a worker's scratch for one hold of a receive ring's lock. The first
+// frames of a batch, straight of them, go as they are into one buffer each;
+// those from the first on that does not are units.
 type burst struct {
-	units  [burstFrames]unit
-	n      int // units gathered
-	placed int // units that have their buffers
-	whole  int // frames of the batch that are done when all units are
+	straight int
+	units    [burstFrames]unit
+	n        int // units gathered
+	placed   int // units that have their buffers
+	whole    int // frames of the batch that are done when all units are
 
-	plain bool      // every unit is a frame of the batch as it came, and has no reason
-	slot  *progress // of the packet that is cut off, if there is one
-	now   int64     // ns of worker.Context.Now
+	slot *progress // of the packet that is cut off, if there is one
+	now  int64     // ns of worker.Context.Now
 
 	chains [burstChains]virtqueue.Chain
 	used   [burstChains]virtqueue.Used
 	popped int  // chains taken from the ring
-	filled int  // of them, those given to units
+	filled int  // of them, those that frames were given
 	full   bool // the ring has more of them than the burst has room for
 
-	receive [burstFrames]*nbl.List // where the units are copied to: MDLs over their chains
+	receive [burstFrames]*nbl.List // where frames are copied to, the straight ones first: MDLs over their chains
 	lists   int                    // how many were drawn
 	mdls    []nbl.MDL              // MDLs of units that have several chains
-	bytes   uint64                 // frame bytes of all placed units
+	bytes   uint64                 // frame bytes of all that is placed
 	lines   sharedmem.Lines        // asked for ahead
 }
 
@@ -64,37 +66,29 @@ type unit struct {
 var bursts = worker.NewSlot(func() *burst { return &burst{mdls: make([]nbl.MDL, 0, 2*burstChains)} })
 
 func (b *burst) reset() {
-	b.n, b.placed, b.whole, b.plain, b.slot = 0, 0, 0, true, nil
+	b.straight, b.n, b.placed, b.whole, b.slot = 0, 0, 0, 0, nil
 	b.popped, b.filled, b.full = 0, 0, false
 	b.lists, b.bytes = 0, 0
 	b.mdls = b.mdls[:0]
 }
 
-// gather turns the head of batch into units, as many as a burst may hold.
-// Frames that this receiver cannot take as they are become complete ones.
+// gather turns what follows the straight frames of batch into units, as many as
+// a burst may hold. Frames that this receiver cannot take as they are become
+// complete ones.
 func (r *rxRing) gather(b *burst, soft *nbl.Softener, batch []*nbl.List) {
 	soft.StartBurst()
-	own := r.nic.filtered()
-	choosy := r.maxPlain != 0 || r.nic.modes.Load() != nil
-	open, openOwn := !choosy && r.nic.adapter.queue0.Load(), !choosy && own != 0
-	bytes := 0
-	for i, l := range batch {
-		if b.n == burstFrames || bytes >= burstBytes {
+	bytes := b.bytes
+	for i := b.straight; i < len(batch); i++ {
+		if b.straight+b.n == burstFrames || bytes >= burstBytes {
 			return
 		}
-		bytes += int(l.Length)
-		u := &b.units[b.n]
-		*u = unit{list: l, frame: i}
-		if l.Offload.Flags == 0 && (open && l.QueueID == 0 || openOwn && l.QueueID == own) {
-			b.n, b.whole = b.n+1, i+1
-			continue
-		}
-		u.reason = r.admits(l)
-		b.plain = false
-		switch {
-		case u.reason != metrics.ReasonNone || !nbl.Needed(l, r.features):
+		l := batch[i]
+		bytes += uint64(l.Length)
+		reason := r.admits(l)
+		if reason != metrics.ReasonNone || !nbl.Needed(l, r.features) {
+			b.units[b.n] = unit{list: l, frame: i, reason: reason}
 			b.n++
-		case !r.gatherSoft(b, soft, l, i):
+		} else if !r.gatherSoft(b, soft, l, i) {
 			return
 		}
 		b.whole = i + 1
@@ -139,7 +133,7 @@ func (r *rxRing) gatherSoft(b *burst, soft *nbl.Softener, l *nbl.List, frame int
 		return false
 	}
 	for s := r.halfway.of(l.Serial(), b.now); s < len(segments); s++ {
-		if b.n == burstFrames {
+		if b.straight+b.n == burstFrames {
 			return false
 		}
 		b.units[b.n] = unit{list: &segments[s], frame: frame, segment: s, reason: r.fitsMTU(&segments[s])}
@@ -148,14 +142,16 @@ func (r *rxRing) gatherSoft(b *burst, soft *nbl.Softener, l *nbl.List, frame int
 	return true
 }
 
-// place gives each unit the buffers it needs, in the order of the avail ring,
-// until buffers run out. An error means that the ring is broken.
-func (r *rxRing) place(b *burst) error {
-	b.lists = r.pool.Get(b.receive[:b.n])
-	for b.placed < b.n {
-		if r.placePlain(b); b.placed == b.n {
-			break
-		}
+// place gives the frames of batch the buffers they need, in the order of the
+// avail ring, until buffers run out. An error means that the ring is broken.
+func (r *rxRing) place(b *burst, soft *nbl.Softener, batch []*nbl.List) error {
+	b.lists = r.pool.Get(b.receive[:min(len(batch), burstFrames)])
+	if err := r.placeStraight(b, batch); err != nil || b.straight == len(batch) {
+		return err
+	}
+	r.gather(b, soft, batch)
+	b.lists += r.pool.Get(b.receive[b.lists:max(b.lists, b.straight+b.n)])
+	for ; b.placed < b.n; b.placed++ {
 		u := &b.units[b.placed]
 		if u.reason == metrics.ReasonNone {
 			ok, err := r.reserve(b, u)
@@ -166,29 +162,8 @@ func (r *rxRing) place(b *burst) error {
 		if u.reason == metrics.ReasonNone {
 			b.bind(u, r.headerLen)
 		}
-		b.placed++
 	}
 	return nil
-}
-
-// placePlain places units as long as the next buffer holds the next frame: most
-// frames.
-func (r *rxRing) placePlain(b *burst) {
-	chains, used, receive := b.chains[b.filled:b.popped], b.used[b.filled:b.popped], b.receive[b.placed:b.n]
-	n := min(len(chains), len(receive))
-	for i := range n {
-		u, c, l := &b.units[b.placed+i], &chains[i], receive[i]
-		need := r.headerLen + u.list.Length
-		if u.reason != metrics.ReasonNone || c.Readable != 0 || c.Writable < need {
-			n = i
-			break
-		}
-		u.first, u.count = b.filled+i, 1
-		l.MDLs, l.Offset, l.Length = c.WritableBlocks(), r.headerLen, u.list.Length
-		used[i] = virtqueue.Used{Head: c.Head, Len: need}
-		b.expect(u, l.MDLs[0], need)
-	}
-	b.placed, b.filled = b.placed+n, b.filled+n
 }
 
 // reserve finds the chains for a unit. It answers false when there are not
@@ -203,13 +178,13 @@ func (r *rxRing) reserve(b *burst, u *unit) (ok bool, err error) {
 	for room := uint64(0); room < need; u.count++ {
 		at := b.filled + u.count
 		if u.count == limit {
-			u.reason, b.plain = metrics.ReasonBuffersSmall, false
+			u.reason = metrics.ReasonBuffersSmall
 			return true, nil
 		}
 		if at == b.popped {
 			more, err := r.take(b, need-room)
 			if err == nil && b.full && b.filled == 0 {
-				u.reason, b.plain = metrics.ReasonBuffersSmall, false
+				u.reason = metrics.ReasonBuffersSmall
 				return true, nil
 			}
 			if err != nil || !more {
@@ -261,7 +236,7 @@ func (r *rxRing) takeLate(b *burst, dst []virtqueue.Chain) (n int, err error) {
 // bind lays a unit's receive NBL over its chains and notes what of them will
 // be used: all of each but the last.
 func (b *burst) bind(u *unit, headerLen uint32) {
-	l := b.receive[b.placed]
+	l := b.receive[b.straight+b.placed]
 	l.Offset, l.Length = headerLen, u.list.Length
 	left := headerLen + u.list.Length
 	start := len(b.mdls)
@@ -273,15 +248,9 @@ func (b *burst) bind(u *unit, headerLen uint32) {
 		left -= n
 	}
 	l.MDLs = b.mdls[start:]
-	b.expect(u, l.MDLs[0], headerLen+u.list.Length)
-}
-
-// expect notes what is to be written for a unit that has its buffers: need
-// bytes, of which the lines in first will be asked for ahead.
-func (b *burst) expect(u *unit, first nbl.MDL, need uint32) {
-	u.whole = first.Len() >= uint64(need)
-	b.bytes += uint64(u.list.Length)
-	b.lines.Add(first, 0, firstBytes-1)
+	u.whole = l.MDLs[0].Len() >= uint64(headerLen+l.Length)
+	b.bytes += uint64(l.Length)
+	b.lines.Add(l.MDLs[0], 0, firstBytes-1)
 }
 
 // firstBytes are those of a buffer that are asked for ahead: virtio_net_hdr and
@@ -291,17 +260,18 @@ const firstBytes = virtio.MaxNetHeaderLen + 64
 // copyFrames writes virtio_net_hdr and makes the copy of every placed frame. The
 // lines of all receive buffers are asked for first, so that they come while the
 // others are written.
-func (r *rxRing) copyFrames(b *burst) {
+func (r *rxRing) copyFrames(b *burst, batch []*nbl.List) {
 	b.lines.WillWrite()
+	nbl.CopyFrames(b.receive[:b.straight], batch[:b.straight], r.headerLen)
 	for i := range b.units[:b.placed] {
-		u := &b.units[i]
+		u, to := &b.units[i], b.receive[b.straight+i]
 		switch {
 		case u.reason != metrics.ReasonNone:
 		case u.whole:
-			nbl.PutRxHeader(b.receive[i].MDLs[0], u.list, uint16(u.count), r.headerLen)
-			nbl.CopyFrame(&b.receive[i].Buffer, u.list)
+			nbl.PutRxHeader(to.MDLs[0], u.list, uint16(u.count), r.headerLen)
+			nbl.CopyFrame(&to.Buffer, u.list)
 		default:
-			r.copyScattered(b.receive[i], u)
+			r.copyScattered(to, u)
 		}
 	}
 }
@@ -341,28 +311,16 @@ func (r *rxRing) settle(b *burst, batch []*nbl.List) (accepted int, part bool) {
 	if b.placed < b.n {
 		accepted = b.units[b.placed].frame
 	}
-	if !b.plain {
+	if b.n > 0 {
 		part = r.keepProgress(b, batch, accepted)
 	}
 	return accepted, part
 }
 
-// count adds what became of the placed units to the counters. A softened packet
+// count adds what became of what was placed to the counters. A softened packet
 // counts with its first frame.
 func (r *rxRing) count(b *burst, batch []*nbl.List) {
-	delivered, softened := b.placed, 0
-	if !b.plain {
-		delivered, softened = r.countUnits(b, batch)
-	}
-	if delivered > 0 {
-		r.nic.counters.RxFrames.Add(uint64(delivered))
-		r.nic.counters.RxBytes.Add(b.bytes)
-	}
-	r.nic.counters.SoftOffload.Add(uint64(softened))
-}
-
-// countUnits counts a burst of which some frames were dropped or softened.
-func (r *rxRing) countUnits(b *burst, batch []*nbl.List) (delivered, softened int) {
+	delivered, softened := b.straight, 0
 	for i := range b.units[:b.placed] {
 		u := &b.units[i]
 		if u.segment == 0 && u.list != batch[u.frame] {
@@ -374,7 +332,13 @@ func (r *rxRing) countUnits(b *burst, batch []*nbl.List) (delivered, softened in
 			delivered++
 		}
 	}
-	return delivered, softened
+	if delivered > 0 {
+		r.nic.counters.RxFrames.Add(uint64(delivered))
+		r.nic.counters.RxBytes.Add(b.bytes)
+	}
+	if softened > 0 {
+		r.nic.counters.SoftOffload.Add(uint64(softened))
+	}
 }
 
 // undo gives everything back that was taken and not published.

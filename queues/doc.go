@@ -110,8 +110,10 @@
 // It is taken by TryLock, never waited for, and held for one burst: at most 32
 // frames, or 256 KiB. Inside it (burst.go):
 //
-//	gather         the head of the batch becomes units: a frame as it is, or the
-//	               complete frames that it is softened into for this driver
+//	placeStraight  frames at the head of the batch that go as they are into one
+//	               buffer each get theirs: most (straight.go)
+//	gather         those behind become units: a frame as it is, or the complete
+//	               frames that it is softened into for this driver
 //	place          chains are popped and given to the units, in avail order
 //	copyFrames     virtio_net_hdr and the one copy of each frame, from guest to guest
 //	publish        unused chains go back, used.idx moves once

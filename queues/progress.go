@@ -90,7 +90,7 @@ func (b *burst) cutOff() (frame, segment int, ok bool) {
 // claim finds a slot for the packet that is cut off. Without one, nothing of it
 // is placed.
 func (r *rxRing) claim(b *burst, batch []*nbl.List) {
-	if b.plain {
+	if b.n == 0 {
 		return
 	}
 	frame, _, ok := b.cutOff()

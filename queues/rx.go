@@ -155,12 +155,11 @@ func (r *rxRing) burst(b *burst, soft *nbl.Softener, batch []*nbl.List) (out out
 	if reason := r.refuses(); reason != metrics.ReasonNone {
 		return r.drop(batch, reason)
 	}
-	r.gather(b, soft, batch)
-	if err := r.place(b); err != nil {
+	if err := r.place(b, soft, batch); err != nil {
 		return r.end(b, batch, metrics.ReasonBroken, err)
 	}
 	r.claim(b, batch)
-	r.copyFrames(b)
+	r.copyFrames(b, batch)
 	if r.publish(b) {
 		out.call = r.oweCall()
 	}

@@ -298,5 +298,20 @@ func Copy(dst, src Block) uint64 {
 	return n
 }
 
+// CopyRange copies the n bytes of src at from to dst at to, as Copy does, and
+// panics when they reach past the end of either.
+func CopyRange(dst Block, to uint64, src Block, from, n uint64) {
+	if to > dst.n || n > dst.n-to || from > src.n || n > src.n-from {
+		panic(errBounds)
+	}
+	if n == 0 {
+		return // see Sub
+	}
+	if watching {
+		src.note(from, n)
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Add(dst.p, to)), n), unsafe.Slice((*byte)(unsafe.Add(src.p, from)), n))
+}
+
 // Zero clears every byte of the Block.
 func (b Block) Zero() { clear(unsafe.Slice((*byte)(b.p), b.n)) }

@@ -24,12 +24,18 @@ func TestLinesAreHints(t *testing.T) {
 		t.Errorf("%d lines noted, of %d", l.n, MaxLines)
 	}
 	l.WillRead()
-	for range 3 {
-		l.Add(b, 0, 0)
-	}
-	l.WillWrite()
-	if l.n != 0 {
-		t.Errorf("%d lines are left", l.n)
+	for n := range uint64(10) { // in fours, and what is left
+		for i := range n {
+			l.Add(b, i*64, i*64)
+		}
+		l.WillWrite()
+		for i := range n {
+			l.Add(b, i*64, i*64)
+		}
+		l.WillRead()
+		if l.n != 0 {
+			t.Errorf("%d lines are left of %d", l.n, n)
+		}
 	}
 	if n := testing.AllocsPerRun(100, func() { l.Add(b, 0, 0); l.WillRead() }); n != 0 {
 		t.Errorf("%v allocations", n)
