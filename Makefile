@@ -4,7 +4,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 PKGS    := ./...
 export CGO_ENABLED := 0
 
-.PHONY: help build test unit race fuzz integration doubleread mutants check lint fmt tidy vuln bench conformance bench-dpdk bench-net bench-restart demo soak man install clean
+.PHONY: help build test unit race fuzz integration doubleread mutants check lint fmt tidy vuln bench conformance bench-dpdk bench-peers bench-net bench-restart demo soak man install clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +49,11 @@ tidy:
 vuln: ## known vulnerabilities in what is linked (in no gate: the answer changes without us)
 	$(TOOL) govulncheck $(PKGS)
 
-bench: ## Go benchmarks over vqtest: ns per packet and allocs
+bench: ## stage costs over vqtest, then each row of docs/performance.md as a ratio beside its goal (IDLE=60s)
 	$(GO) test -run '^$$' -bench . -benchmem -count=1 ./bench/... ./virtqueue/... ./vswitch/... ./nbl/...
+	$(GO) test -run '^$$' -bench '^BenchmarkPath$$' -benchmem -count=1 ./netdev
+	$(GO) test -run '^$$' -bench '^BenchmarkRow' -benchtime 200x -count=1 ./netdev
+	VHOSTNET_IDLE=$(or $(IDLE),60s) $(GO) test -run '^TestIdlePortsCostNothing$$' -count=1 -v ./cmd/vhostnet
 
 conformance: build ## docs/conformance.md: what vhostnet and DPDK's own back-end make of "vhostnet conform"
 	VHOSTNET=$(CURDIR)/bin/vhostnet $(GO) run ./integration/conformance > docs/conformance.md.new
@@ -58,6 +61,9 @@ conformance: build ## docs/conformance.md: what vhostnet and DPDK's own back-end
 
 bench-dpdk: build ## VM to VM against DPDK's own back-end, with DPDK as front-end
 	$(GO) run ./bench/dpdk
+
+bench-peers: build ## the same, with Open vSwitch with DPDK: five rounds in turn, 64 B and 1518 B (scripts/setup.sh bench)
+	$(GO) run ./bench/dpdk -backend vhostnet,dpdk,ovs -sizes 64,1518 -runs 5
 
 bench-net: build ## a guest's network: vhostnet's user-mode one against slirp, passt and QEMU's TAP
 	$(GO) run ./bench/net

@@ -40,6 +40,13 @@ func newPath(tb testing.TB, f virtio.Features, size, buffer int) *path {
 // emptyPath is a path whose drivers have accepted f and posted nothing.
 func emptyPath(tb testing.TB, f virtio.Features) *path {
 	tb.Helper()
+	return widePath(tb, f, 2, 0)
+}
+
+// widePath is an emptyPath on a switch with more ports, which are idle, and a
+// table of so many entries at most; 0: the default.
+func widePath(tb testing.TB, f virtio.Features, ports, entries int) *path {
+	tb.Helper()
 	must := func(err error) {
 		tb.Helper()
 		if err != nil {
@@ -48,13 +55,13 @@ func emptyPath(tb testing.TB, f virtio.Features) *path {
 	}
 	group, err := worker.NewGroup(worker.Options{Workers: 1})
 	must(err)
-	sw, err := vswitch.New(vswitch.Options{})
+	sw, err := vswitch.New(vswitch.Options{MaxEntries: entries})
 	must(err)
 	adapter, err := queues.NewAdapter(queues.Options{Workers: 1, Quiesce: func(context.Context) error { return nil }})
 	must(err)
 	must(adapter.Restart())
 	tb.Cleanup(func() { must(adapter.Close(context.Background())) })
-	var devices [2]*Device
+	devices := make([]*Device, ports)
 	for i := range devices {
 		devices[i], err = New(Options{Name: fmt.Sprintf("port%d", i), Pairs: 1, Adapter: adapter, Switch: sw, Group: group})
 		must(err)
@@ -186,6 +193,33 @@ func BenchmarkPath(b *testing.B) {
 	}
 	for _, size := range []int{64, 1518} {
 		b.Run(fmt.Sprintf("%dB-packed", size), func(b *testing.B) { benchmarkPath(b, pathFeatures|virtio.RingPacked, size) })
+	}
+	b.Run("64B-256-ports", func(b *testing.B) { benchmarkWide(b, 256, 10, 10) })
+	b.Run("64B-10-stations", func(b *testing.B) { benchmarkWide(b, 2, 10, 10) })
+	b.Run("64B-100000-stations", func(b *testing.B) { benchmarkWide(b, 2, manyEntries, 10) })
+	b.Run("64B-to-100000-stations", func(b *testing.B) { benchmarkWide(b, 2, manyEntries, manyEntries) })
+}
+
+// benchmarkWide is benchmarkPath on a switch with more ports, or stations, of
+// which so many are used.
+func benchmarkWide(b *testing.B, ports, stations, used int) {
+	p := newRowPath(b, pathFeatures, ports, 2*stations, plainFrame(64), visitChains, 256, 2048)
+	err := sharedmem.Guard(func() error {
+		for i := range stations {
+			p.teach(b, i)
+		}
+		send := p.spread(b, used)
+		send()
+		b.ReportAllocs()
+		b.ResetTimer()
+		for n := 0; n < b.N; {
+			_, frames := send()
+			n += frames
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
 	}
 }
 

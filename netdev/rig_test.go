@@ -28,7 +28,7 @@ const patience = 30 * time.Second
 // rig is a whole switch in this process: workers, table, queues, and a served
 // socket per port.
 type rig struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	group   *worker.Group
 	adapter *queues.Adapter
@@ -55,12 +55,12 @@ type rigOptions struct {
 
 // newRig serves ports until the test ends, and then checks that nothing is
 // left of them.
-func newRig(t *testing.T, workers int, ports ...netdev.Options) *rig {
+func newRig(t testing.TB, workers int, ports ...netdev.Options) *rig {
 	t.Helper()
 	return newRigWith(t, rigOptions{workers: workers}, ports...)
 }
 
-func newRigWith(t *testing.T, o rigOptions, ports ...netdev.Options) *rig {
+func newRigWith(t testing.TB, o rigOptions, ports ...netdev.Options) *rig {
 	t.Helper()
 	vutest.CheckLeaks(t)
 	o.workers = max(o.workers, 1)

@@ -4,12 +4,12 @@
 #   scripts/setup.sh demo     to boot guests: QEMU 7.2 or later, a guest kernel, small tools
 #   scripts/setup.sh test     the above, QEMU 10 and QEMU 7.2, three firmwares, libvirt, DPDK, huge pages, TUN,
 #                             network namespaces, clients of DHCP, DNS and TFTP, groff, systemd and strace, a C compiler for the race detector and an emulator for arm64 programs
-#   scripts/setup.sh bench    DPDK, huge pages, Valgrind, passt, TUN, network namespaces, and what demo needs
+#   scripts/setup.sh bench    DPDK, Open vSwitch with DPDK, huge pages, Valgrind, passt, TUN, network namespaces, and what demo needs
 #
 # NO_INSTALL=1 changes nothing: it names what is missing and ends with code 1 if anything is.
 # VHOSTNET_HUGEPAGES is how many pages of 2 MiB are wanted, 1024 by default.
-# VHOSTNET_CACHE is where packages are unpacked that are not installed: the guest kernel and the
-# second QEMU. It is ~/.cache/vhostnet by default and may be removed at any time.
+# VHOSTNET_CACHE is where packages are unpacked that are not installed: the guest kernel, the
+# second QEMU, Open vSwitch. It is ~/.cache/vhostnet by default and may be removed at any time.
 set -euo pipefail
 
 cache=${VHOSTNET_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set, nor is VHOSTNET_CACHE}/.cache}/vhostnet}
@@ -203,6 +203,18 @@ get_arm64() { install_packages qemu-user-static; }
 has_dpdk() { installed "${dpdk_packages[@]}"; }
 get_dpdk() { install_packages "${dpdk_packages[@]}"; }
 
+# Open vSwitch is unpacked, not installed: its package would start a switch and load a kernel module.
+ovs=$cache/ovs-dpdk
+ovs_packages=(openvswitch-common openvswitch-switch openvswitch-switch-dpdk)
+has_ovs() { "$ovs/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk" --version >/dev/null 2>&1 && "$ovs/usr/sbin/ovsdb-server" --version >/dev/null 2>&1; }
+get_ovs() {
+	local libraries
+	unpack ovs-dpdk "${ovs_packages[@]}"
+	mapfile -t libraries < <(apt-cache show --no-all-versions "${ovs_packages[@]}" | sed -n 's/^Depends: //p' |
+		tr ',' '\n' | awk '$1 ~ /^lib/ { print $1 }' | sort -u)
+	installed "${libraries[@]}" || install_packages --no-upgrade "${libraries[@]}"
+}
+
 has_hugepages() {
 	local size
 	size=$(awk '$1 == "Hugepagesize:" { print $2 }' /proc/meminfo)
@@ -249,6 +261,7 @@ describe() {
 		compiler) echo "a C compiler, which Go's race detector is linked with (packages gcc libc6-dev)" ;;
 		arm64) echo "an emulator for arm64 programs (package qemu-user-static)" ;;
 		dpdk) echo "packages ${dpdk_packages[*]}" ;;
+		ovs) echo "Open vSwitch with DPDK (packages ${ovs_packages[*]} unpacked in $ovs)" ;;
 		hugepages) echo "$hugepages huge pages of 2 MiB, hugetlbfs on /dev/hugepages" ;;
 		strace) echo "package strace" ;;
 		valgrind) echo "package valgrind" ;;
@@ -261,7 +274,7 @@ describe() {
 case ${1:-} in
 	demo) needs=(guest_packages qemu kernel) ;;
 	test) needs=(compiler arm64 guest_packages qemu10 qemu7 kernel firmware clients packaging libvirt dpdk hugepages strace tun netns) ;;
-	bench) needs=(dpdk hugepages valgrind guest_packages qemu kernel passt tun netns) ;;
+	bench) needs=(dpdk ovs hugepages valgrind guest_packages qemu kernel passt tun netns) ;;
 	*) die "want demo, test or bench" ;;
 esac
 

@@ -12,7 +12,7 @@ import (
 func BenchmarkVisit(b *testing.B) {
 	for _, tasks := range []int{1, 16} {
 		b.Run(map[int]string{1: "one task", 16: "16 tasks"}[tasks], func(b *testing.B) {
-			w := newWorker(0, Options{Batch: 64, Spin: 1})
+			w := newWorker(0, Options{Batch: 64, Spin: 1}, new(newBell()))
 			if err := w.open(); err != nil {
 				b.Fatal(err)
 			}

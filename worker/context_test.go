@@ -140,10 +140,18 @@ func TestCallMark(t *testing.T) {
 // TestV76_WatchdogFreesABlockedCall plays the front-end that clears O_NONBLOCK
 // and fills the eventfd between the worker's look and its write.
 func TestV76_WatchdogFreesABlockedCall(t *testing.T) {
+	t.Run("at once", func(t *testing.T) { blockedCall(t, false) })
+	t.Run("after a rest", func(t *testing.T) { blockedCall(t, true) })
+}
+
+func blockedCall(t *testing.T, rested bool) {
 	stuck := make(chan *sys.Event, 1)
 	w := startWorker(t, Options{OnStuck: func(e *sys.Event) { stuck <- e }})
 	neighbour := newFake(t)
 	mustAdd(t, w, neighbour, Interrupt)
+	if rested {
+		within(t, "the watchdog to rest", w.bell.resting.Load)
+	}
 
 	fd, _, errno := syscall.Syscall(syscall.SYS_EVENTFD2, 0, syscall.O_CLOEXEC, 0) // blocking
 	if errno != 0 {

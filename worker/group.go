@@ -48,6 +48,7 @@ const (
 // which any may call.
 type Group struct {
 	workers []*Worker
+	bell    bell
 	onStuck func(*sys.Event)
 	started atomic.Bool
 	turn    atomic.Uint64 // where Pick begins, so that equals take turns
@@ -71,9 +72,9 @@ func NewGroup(o Options) (*Group, error) {
 	if o.Batch == 0 {
 		o.Batch = defaultBatch
 	}
-	g := &Group{onStuck: o.OnStuck}
+	g := &Group{onStuck: o.OnStuck, bell: newBell()}
 	for i := range n {
-		g.workers = append(g.workers, newWorker(i, o))
+		g.workers = append(g.workers, newWorker(i, o, &g.bell))
 	}
 	return g, nil
 }
@@ -101,13 +102,14 @@ func (o Options) validate(n int) error {
 	return nil
 }
 
-func newWorker(i int, o Options) *Worker {
+func newWorker(i int, o Options, b *bell) *Worker {
 	w := &Worker{
 		index: i,
 		cpu:   -1,
 		batch: o.Batch,
 		spin:  o.Spin.Nanoseconds(),
 		ctx:   Context{worker: i},
+		bell:  b,
 		tasks: make(map[uint64]*entry),
 	}
 	if len(o.CPUs) > 0 {

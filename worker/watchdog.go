@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"sync/atomic"
 	"time"
 
 	"vhostnet/internal/sys"
@@ -10,10 +11,63 @@ import (
 // call for stuckTicks ticks in a row stands still. Ticks and not time are
 // counted, so that a pause of the whole process (a debugger, a suspended
 // machine) is nobody's fault.
+//
+// A worker that sleeps is in no call. When all have been found asleep
+// restTicks times in a row, the watchdog rests until one wakes, so that a
+// process in which nothing moves is not woken by its clock. A shorter rest
+// would cost a signal at each of the many wake-ups of light traffic.
 const (
 	watchTick  = 20 * time.Millisecond
 	stuckTicks = 5
+	restTicks  = 10
 )
+
+// bell wakes the watchdog. Workers strike it when they wake.
+type bell struct {
+	resting atomic.Bool
+	struck  chan struct{}
+	ticks   atomic.Uint64 // looks of the watchdog so far
+}
+
+func newBell() bell { return bell{struck: make(chan struct{}, 1)} }
+
+// strike ends the watchdog's rest, if it rests. The load of resting comes after
+// the worker has said that it is awake; it pairs with rest, which stores resting
+// before it looks at the workers.
+func (b *bell) strike() {
+	if !b.resting.Load() {
+		return
+	}
+	select {
+	case b.struck <- struct{}{}:
+	default: // it has been told
+	}
+}
+
+// asleep reports whether no worker is in a round.
+func (g *Group) asleep() bool {
+	for _, w := range g.workers {
+		if w.phase.load().state() == phaseAwake {
+			return false
+		}
+	}
+	return true
+}
+
+// rest waits until a worker wakes; false: until quit is closed.
+func (g *Group) rest(quit <-chan struct{}) bool {
+	g.bell.resting.Store(true)
+	defer g.bell.resting.Store(false)
+	if !g.asleep() {
+		return true
+	}
+	select {
+	case <-g.bell.struck:
+		return true
+	case <-quit:
+		return false
+	}
+}
 
 // startWatch starts the watchdog; the function returned stops it and waits for
 // its end.
@@ -34,11 +88,23 @@ func (g *Group) watch(quit <-chan struct{}) {
 	tick := time.NewTicker(watchTick)
 	defer tick.Stop()
 	marks := make([]callMark, len(g.workers))
-	for {
+	for idle := 0; ; idle++ {
 		select {
 		case <-quit:
 			return
 		case <-tick.C:
+		}
+		g.bell.ticks.Add(1)
+		switch {
+		case !g.asleep():
+			idle = 0
+		case idle >= restTicks:
+			tick.Stop()
+			if !g.rest(quit) {
+				return
+			}
+			tick.Reset(watchTick)
+			idle = 0
 		}
 		for i, w := range g.workers {
 			e, first := marks[i].look(&w.ctx.call)

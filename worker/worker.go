@@ -35,6 +35,7 @@ type Worker struct {
 
 	mail  mailbox
 	phase phase
+	bell  *bell        // the Group's, for its watchdog
 	load  atomic.Int64 // tasks added or being added
 	slept atomic.Uint64
 
@@ -166,6 +167,7 @@ func (w *Worker) run() error {
 		}
 	}
 	defer sharedmem.GuardThread()()
+	w.wakes()
 	return w.loop()
 }
 
@@ -252,8 +254,14 @@ func (w *Worker) sleep() error {
 		timeout = 0
 	}
 	err := w.wait(timeout)
-	w.phase.wake()
+	w.wakes()
 	return err
+}
+
+// wakes says that the worker runs again. The watchdog may have gone to rest.
+func (w *Worker) wakes() {
+	w.phase.wake()
+	w.bell.strike()
 }
 
 // wait takes kicks for at most timeout ms (-1: no limit) and activates their

@@ -63,6 +63,25 @@ func TestIdleTaskSleepsWithoutWakeUps(t *testing.T) {
 	within(t, "sleep again", asleep(w))
 }
 
+// Nor does the watchdog wake anybody when all sleep. It is there again when one
+// wakes, however often that is.
+func TestWatchdogRests(t *testing.T) {
+	g := startGroup(t, Options{Workers: 2})
+	f := newFake(t)
+	mustAdd(t, g.workers[1], f, Interrupt)
+	for round := range int64(3) {
+		within(t, "the watchdog to rest", g.bell.resting.Load)
+		ticks := g.bell.ticks.Load()
+		time.Sleep(5 * watchTick)
+		if n := g.bell.ticks.Load(); n != ticks {
+			t.Errorf("it looked %d times while it rested", n-ticks)
+		}
+		f.give()
+		within(t, "the work to be taken", func() bool { return f.took.Load() == round+1 })
+		within(t, "looks", func() bool { return g.bell.ticks.Load() > ticks })
+	}
+}
+
 func TestModes(t *testing.T) {
 	t.Run("interrupt arms at the first visit that finds nothing", func(t *testing.T) {
 		w := startWorker(t, Options{Spin: time.Hour})
@@ -143,7 +162,7 @@ func TestPinnedWorker(t *testing.T) {
 }
 
 func TestLoopDoesNotAllocate(t *testing.T) {
-	w := newWorker(0, Options{Batch: 64, Spin: 1})
+	w := newWorker(0, Options{Batch: 64, Spin: 1}, new(newBell()))
 	if err := w.open(); err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,11 @@ import (
 const (
 	vhostnetBackend = "vhostnet"
 	dpdkBackend     = "dpdk"
+	ovsBackend      = "ovs"
 )
+
+// backends are all of them.
+var backends = []string{vhostnetBackend, dpdkBackend, ovsBackend}
 
 // back is a running back-end, listening on the rig's two sockets.
 type back struct {
@@ -25,8 +29,11 @@ type back struct {
 
 // startBackEnd starts the named back-end and waits until both sockets are there.
 func (r *rig) startBackEnd(ctx context.Context, name string) (*back, error) {
-	if name == dpdkBackend {
+	switch name {
+	case dpdkBackend:
 		return r.startNetVhost(ctx)
+	case ovsBackend:
+		return r.startOVS(ctx)
 	}
 	return r.startVhostnet(ctx)
 }

@@ -25,6 +25,7 @@ type machine struct {
 	stdbuf   string
 	vhostnet string // empty when it is not asked for
 	hugeDir  string
+	ovs      ovsPrograms // none when it is not asked for
 }
 
 // inspectMachine looks for everything a run needs and, when something is
@@ -47,11 +48,15 @@ func inspectMachine(o options) (machine, error) {
 	if err != nil {
 		need(errors.New("stdbuf was not found: install the package coreutils"))
 	}
-	testpmds := 1
+	megabytes := testpmdMegabytes
 	for _, name := range o.backends {
 		switch name {
 		case dpdkBackend:
-			testpmds = 2
+			megabytes = max(megabytes, 2*testpmdMegabytes)
+		case ovsBackend:
+			megabytes = max(megabytes, testpmdMegabytes+ovsMegabytes)
+			m.ovs, err = findOVS(o.ovs)
+			need(err)
 		case vhostnetBackend:
 			m.vhostnet, err = exec.LookPath(o.vhostnet)
 			if err != nil {
@@ -73,7 +78,7 @@ func inspectMachine(o options) (machine, error) {
 	}
 	free, err := os.ReadFile(freePagesFile)
 	need(err)
-	need(checkFreePages(string(free), testpmds))
+	need(checkFreePages(string(free), megabytes))
 	if len(missing) > 0 {
 		return m, fmt.Errorf("this machine lacks what the run needs:\n%w", errors.Join(missing...))
 	}
@@ -103,13 +108,14 @@ func hugeMount(mounts string) (string, error) {
 	return "", errors.New("no hugetlbfs with 2 MiB pages is mounted: mkdir -p /dev/hugepages && mount -t hugetlbfs none /dev/hugepages")
 }
 
-// checkFreePages compares the kernel's count of free 2 MiB pages with what so many testpmd take.
-func checkFreePages(text string, testpmds int) error {
+// checkFreePages compares the kernel's count of free 2 MiB pages with so many
+// megabytes.
+func checkFreePages(text string, megabytes int) error {
 	free, err := strconv.Atoi(strings.TrimSpace(text))
 	if err != nil {
 		return fmt.Errorf("%s holds %q, not a number", freePagesFile, text)
 	}
-	if wanted := testpmds * testpmdMegabytes / 2; free < wanted {
+	if wanted := megabytes / 2; free < wanted {
 		return fmt.Errorf("%d huge pages of 2 MiB are free and %d are needed: sysctl vm.nr_hugepages=%d (or end what holds them)", free, wanted, max(1024, wanted*2))
 	}
 	return nil

@@ -25,10 +25,10 @@ none /mnt/huge hugetlbfs rw,relatime,pagesize=2M 0 0
 }
 
 func TestCheckFreePages(t *testing.T) {
-	if err := checkFreePages("512\n", 2); err != nil {
+	if err := checkFreePages("512\n", 1024); err != nil {
 		t.Errorf("512 pages for two: %v", err)
 	}
-	if err := checkFreePages("511\n", 2); err == nil || !strings.Contains(err.Error(), "vm.nr_hugepages=1024") {
+	if err := checkFreePages("511\n", 1024); err == nil || !strings.Contains(err.Error(), "vm.nr_hugepages=1024") {
 		t.Errorf("511 pages for two: %v, want an error that tells what to set", err)
 	}
 	if checkFreePages("", 1) == nil {
@@ -37,7 +37,7 @@ func TestCheckFreePages(t *testing.T) {
 }
 
 func TestInspectMachineNamesAllThatIsMissing(t *testing.T) {
-	o, err := parseOptions([]string{"-testpmd", "/nowhere/testpmd", "-vhostnet", "/nowhere/vhostnet", "-front-core", "1000000"}, io.Discard)
+	o, err := parseOptions([]string{"-testpmd", "/nowhere/testpmd", "-vhostnet", "/nowhere/vhostnet", "-front-core", "1000000", "-backend", "vhostnet,ovs", "-ovs", "/nowhere/root"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestInspectMachineNamesAllThatIsMissing(t *testing.T) {
 	if err == nil {
 		t.Fatal("nothing was found missing")
 	}
-	for _, name := range []string{"/nowhere/testpmd", "/nowhere/vhostnet", "core 1000000"} {
+	for _, name := range []string{"/nowhere/testpmd", "/nowhere/vhostnet", "core 1000000", "/nowhere/root/usr"} {
 		if !strings.Contains(err.Error(), name) {
 			t.Errorf("%s is not named in:\n%v", name, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +36,7 @@ type options struct {
 	vhostnetArgs []string
 	portOptions  string
 	testpmd      string
+	ovs          string // root of the file tree that Open vSwitch is in
 	frontCore    int
 	backCore     int
 }
@@ -59,7 +61,7 @@ const (
 	maxQueues = 8
 )
 
-const synopsis = `Usage: go run ./bench/dpdk [flags]          measure, and compare with DPDK's back-end
+const synopsis = `Usage: go run ./bench/dpdk [flags]          measure, and compare with other back-ends
        go run ./bench/dpdk -check [flags]   closed loop: is every frame still there, unaltered?
 
 `
@@ -89,12 +91,13 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	seconds := fs.Float64("seconds", 2, "seconds per measurement, or per combination with -check")
 	long := fs.Float64("long", 0, "with -check: seconds for the first combination")
 	fs.IntVar(&o.frames, "frames", 512, "with -check: frames that circulate per direction")
-	backends := fs.String("backend", "", "back-ends to run, a list of vhostnet and dpdk (default vhostnet,dpdk; with -check vhostnet)")
+	chosen := fs.String("backend", "", "back-ends to run, a list of vhostnet, dpdk and ovs (default vhostnet,dpdk; with -check vhostnet)")
 	fs.StringVar(&o.format, "o", "table", "output: table or json")
 	fs.StringVar(&o.vhostnet, "vhostnet", "bin/vhostnet", "the vhostnet binary")
 	extra := fs.String("vhostnet-args", "", "further arguments for vhostnet run, separated by spaces")
 	fs.StringVar(&o.portOptions, "port-options", "mode=poll", "options of both vhostnet ports, as in --port NAME=SOCKET,OPTIONS")
 	fs.StringVar(&o.testpmd, "testpmd", "dpdk-testpmd", "the dpdk-testpmd binary")
+	fs.StringVar(&o.ovs, "ovs", ovsRoot(), "root of the file tree that openvswitch-switch-dpdk is in, / where it is installed")
 	fs.IntVar(&o.frontCore, "front-core", 1, "core of the front-end's forwarding thread")
 	fs.IntVar(&o.backCore, "back-core", 0, "core of the back-end's forwarding thread")
 	if err := fs.Parse(args); err != nil {
@@ -109,7 +112,7 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	o.vhostnetArgs = strings.Fields(*extra)
 	o.duration = time.Duration(*seconds * float64(time.Second))
 	o.long = time.Duration(*long * float64(time.Second))
-	l.backends = *backends
+	l.backends = *chosen
 	err := o.setLists(l)
 	if err == nil {
 		err = o.validate()
@@ -194,10 +197,10 @@ func parseSwitches(name, list string) ([]bool, error) {
 	return switches, nil
 }
 
-func (o *options) setBackends(backends string) error {
-	for word := range strings.SplitSeq(backends, ",") {
-		if word != vhostnetBackend && word != dpdkBackend {
-			return usagef("-backend %s: %q is neither %s nor %s", backends, word, vhostnetBackend, dpdkBackend)
+func (o *options) setBackends(list string) error {
+	for word := range strings.SplitSeq(list, ",") {
+		if !slices.Contains(backends, word) {
+			return usagef("-backend %s: %q is none of %s", list, word, strings.Join(backends, ", "))
 		}
 		o.backends = append(o.backends, word)
 	}

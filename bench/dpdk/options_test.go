@@ -69,7 +69,7 @@ func TestOptionsRefused(t *testing.T) {
 		{"-sizes 1519", `"1519"`},
 		{"-queues 0", `"0"`},
 		{"-mrg yes", `"yes"`},
-		{"-backend ovs", `"ovs"`},
+		{"-backend vpp", `"vpp"`},
 		{"-runs 0", "-runs 0"},
 		{"-patience -1", "-patience -1"},
 		{"-seconds 0", "-seconds 0"},

@@ -35,16 +35,13 @@ type row struct {
 	Mpps        float64     `json:"mpps"`   // median
 	Least       float64     `json:"mpps_min"`
 	Most        float64     `json:"mpps_max"`
-	Gbps        float64     `json:"gbps"`            // median
-	Ratio       float64     `json:"ratio,omitempty"` // to DPDK's back-end: the median of the rounds' own ratios; 0: none
+	Gbps        float64     `json:"gbps"`              // median
+	ToDPDK      float64     `json:"to_dpdk,omitempty"` // ratio to DPDK's back-end: the median of the rounds' own ratios; 0: none
+	ToOVS       float64     `json:"to_ovs,omitempty"`  // the same to Open vSwitch
 }
 
 // summarise makes one row per combination and back-end, in the order of measurement.
 func summarise(names []label, all []measurement) []row {
-	reference := ""
-	if i := slices.IndexFunc(names, func(l label) bool { return l.backend == dpdkBackend }); i >= 0 {
-		reference = names[i].label
-	}
 	var whats []combination
 	rates := map[combination]map[string]map[int]measurement{} // by back-end and round
 	for _, m := range all {
@@ -62,7 +59,9 @@ func summarise(names []label, all []measurement) []row {
 	var rows []row
 	for _, what := range whats {
 		for _, l := range names {
-			r := summariseRounds(rates[what][l.label], rates[what][reference])
+			r := summariseRounds(rates[what][l.label])
+			r.ToDPDK = ratio(rates[what][l.label], rates[what][reference(names, dpdkBackend)])
+			r.ToOVS = ratio(rates[what][l.label], rates[what][reference(names, ovsBackend)])
 			r.Combination, r.Backend = what, l.label
 			rows = append(rows, r)
 		}
@@ -70,17 +69,34 @@ func summarise(names []label, all []measurement) []row {
 	return rows
 }
 
-// summariseRounds takes one back-end's rounds together, and beside the reference's.
-func summariseRounds(rounds, reference map[int]measurement) row {
-	var mpps, gbps, ratios []float64
+// reference is the label of the first column of a back-end, "" when there is none.
+func reference(names []label, backend string) string {
+	if i := slices.IndexFunc(names, func(l label) bool { return l.backend == backend }); i >= 0 {
+		return names[i].label
+	}
+	return ""
+}
+
+// ratio is the median of the ratios of rounds to the reference's rounds of the
+// same number; 0 when there are none.
+func ratio(rounds, reference map[int]measurement) float64 {
+	var ratios []float64
 	for n, m := range rounds {
-		mpps = append(mpps, m.Mpps)
-		gbps = append(gbps, m.Gbps)
 		if d, ok := reference[n]; ok {
 			ratios = append(ratios, m.Mpps/d.Mpps)
 		}
 	}
-	r := row{Rounds: len(mpps), Mpps: median(mpps), Gbps: median(gbps), Ratio: median(ratios)}
+	return median(ratios)
+}
+
+// summariseRounds takes one back-end's rounds together.
+func summariseRounds(rounds map[int]measurement) row {
+	var mpps, gbps []float64
+	for _, m := range rounds {
+		mpps = append(mpps, m.Mpps)
+		gbps = append(gbps, m.Gbps)
+	}
+	r := row{Rounds: len(mpps), Mpps: median(mpps), Gbps: median(gbps)}
 	if len(mpps) > 0 {
 		r.Least, r.Most = slices.Min(mpps), slices.Max(mpps)
 	}
@@ -106,16 +122,12 @@ func writeReport(out io.Writer, format string, names []label, all []measurement)
 		return e.Encode(map[string]any{"rows": rows, "measurements": all})
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "bytes\tqueues\tmrg\tin order\trings\tway\tback-end\tMpps\tmin\tmax\tGbps\tratio\trounds\t")
+	fmt.Fprintln(w, "bytes\tqueues\tmrg\tin order\trings\tway\tback-end\tMpps\tmin\tmax\tGbps\tto dpdk\tto ovs\trounds\t")
 	for _, r := range rows {
 		c := r.Combination
-		ratio := "-"
-		if r.Ratio > 0 {
-			ratio = fmt.Sprintf("%.2f", r.Ratio)
-		}
-		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s\t%s\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%s\t%d\t\n",
+		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s\t%s\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%s\t%s\t%d\t\n",
 			c.Size, c.Queues, onOff(c.Mergeable), onOff(c.InOrder), c.rings(), c.way(), r.Backend,
-			r.Mpps, r.Least, r.Most, r.Gbps, ratio, r.Rounds)
+			r.Mpps, r.Least, r.Most, r.Gbps, ratioText(r.ToDPDK), ratioText(r.ToOVS), r.Rounds)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -124,6 +136,14 @@ func writeReport(out io.Writer, format string, names []label, all []measurement)
 		fmt.Fprintf(out, "In %d of %d measurements other programs used the two cores: do not quote these figures.\n", n, len(all))
 	}
 	return nil
+}
+
+// ratioText is a ratio, or a dash when there is none.
+func ratioText(r float64) string {
+	if r == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", r)
 }
 
 // countContended counts the measurements that did not have their cores to themselves.

@@ -28,10 +28,10 @@ func TestSummarise(t *testing.T) {
 	all = append(all, rounds("vhostnet", big, 4, 0, 8)...)
 	all = append(all, rounds("dpdk", big, 2, 2, 0)...) // only round 1 has both: ratio 2
 	want := []row{
-		{Combination: small, Backend: "vhostnet", Rounds: 3, Mpps: 20, Least: 10, Most: 30, Gbps: 10.24, Ratio: 0.5},
-		{Combination: small, Backend: "dpdk", Rounds: 3, Mpps: 20, Least: 20, Most: 40, Gbps: 10.24, Ratio: 1},
-		{Combination: big, Backend: "vhostnet", Rounds: 2, Mpps: 6, Least: 4, Most: 8, Gbps: 48, Ratio: 2},
-		{Combination: big, Backend: "dpdk", Rounds: 2, Mpps: 2, Least: 2, Most: 2, Gbps: 16, Ratio: 1},
+		{Combination: small, Backend: "vhostnet", Rounds: 3, Mpps: 20, Least: 10, Most: 30, Gbps: 10.24, ToDPDK: 0.5},
+		{Combination: small, Backend: "dpdk", Rounds: 3, Mpps: 20, Least: 20, Most: 40, Gbps: 10.24, ToDPDK: 1},
+		{Combination: big, Backend: "vhostnet", Rounds: 2, Mpps: 6, Least: 4, Most: 8, Gbps: 48, ToDPDK: 2},
+		{Combination: big, Backend: "dpdk", Rounds: 2, Mpps: 2, Least: 2, Most: 2, Gbps: 16, ToDPDK: 1},
 	}
 	got := summarise(labels([]string{"vhostnet", "dpdk"}), all)
 	if diff := cmp.Diff(want, got, cmpopts.EquateApprox(1e-9, 0)); diff != "" {
@@ -39,9 +39,22 @@ func TestSummarise(t *testing.T) {
 	}
 }
 
+// With three back-ends there are two references, and each round counts for
+// those that it has.
+func TestSummarisePeers(t *testing.T) {
+	what := combination{Size: 64}
+	all := rounds("vhostnet", what, 12, 10, 20)
+	all = append(all, rounds("dpdk", what, 6, 0, 5)...) // ratios 2 and 4
+	all = append(all, rounds("ovs", what, 4, 5, 4)...)  // ratios 3, 2 and 5
+	got := summarise(labels([]string{"vhostnet", "dpdk", "ovs"}), all)
+	if len(got) != 3 || got[0].ToDPDK != 3 || got[0].ToOVS != 3 || got[1].ToOVS != 1.375 || got[2].ToOVS != 1 {
+		t.Errorf("got %+v", got)
+	}
+}
+
 func TestSummariseWithoutReference(t *testing.T) {
 	got := summarise(labels([]string{"vhostnet"}), rounds("vhostnet", combination{Size: 64}, 10, 30, 20))
-	if len(got) != 1 || got[0].Ratio != 0 || got[0].Mpps != 20 {
+	if len(got) != 1 || got[0].ToDPDK != 0 || got[0].Mpps != 20 {
 		t.Errorf("got %+v, want a median of 20 and no ratio", got)
 	}
 }
