@@ -247,17 +247,28 @@ func TestSoftenerFillsAndEmpties(t *testing.T) {
 	}
 }
 
+// Whatever is to be done to a packet, nothing is allocated for it.
 func TestSoftenDoesNotAllocate(t *testing.T) {
 	soft := NewSoftener(make([]byte, SoftenerBytes))
-	s := newSender(virtio.NetCsum | virtio.NetHostTSO4)
-	h := virtio.NetHeader{Flags: 1, GSOType: virtio.GSOTCPv4, GSOSize: 1448, CsumStart: 34, CsumOffset: 16}
-	mdls, l := pieces(withHeader(h, tcp4(t, 60000))), new(List)
-	if n := testing.AllocsPerRun(100, func() {
-		wrap(s, l, mdls)
-		soft.StartBurst()
-		soft.Soften(l)
-	}); n != 0 {
-		t.Errorf("%v allocations per packet", n)
+	s := newSender(allOffloads)
+	tso := virtio.NetHeader{Flags: 1, GSOType: virtio.GSOTCPv4 | virtio.GSOECN, GSOSize: 1448, CsumStart: 34, CsumOffset: 16}
+	ufo := virtio.NetHeader{Flags: 1, GSOType: virtio.GSOUDP, GSOSize: 1448, CsumStart: 54, CsumOffset: 6}
+	uso := virtio.NetHeader{Flags: 1, GSOType: virtio.GSOUDPL4, GSOSize: 1448, CsumStart: 34, CsumOffset: 6}
+	for name, frame := range map[string][]byte{
+		"TSO": withHeader(tso, tcp4(t, 60000)), "UFO": withHeader(ufo, udp(tcp6(t, 60000), 6)), "USO": withHeader(uso, udp(tcp4(t, 60000), 4)),
+	} {
+		mdls, l := pieces(frame), new(List)
+		pieces := 0
+		if n := testing.AllocsPerRun(100, func() {
+			if r := wrap(s, l, mdls); r != metrics.ReasonNone {
+				t.Fatal(r)
+			}
+			soft.StartBurst()
+			out, _ := soft.Soften(l)
+			pieces = len(out)
+		}); n != 0 || pieces != 42 {
+			t.Errorf("%s: %v allocations for a packet of %d pieces", name, n, pieces)
+		}
 	}
 }
 

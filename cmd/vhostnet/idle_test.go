@@ -1,3 +1,7 @@
+// The detector of races has a thread that looks around ten times a second, and
+// memory of its own for what a program has.
+//go:build !race
+
 package main
 
 import (
