@@ -62,7 +62,7 @@ func TestV74_PortsTakeTurnsByBudget(t *testing.T) {
 	want := []int{visitChains, long / 3, visitChains, long / 3, visitChains, long / 3}
 	var runs []int
 	last := -1
-	for got := 0; got < small+long; got++ {
+	for range small + long {
 		u := reapOne(t, p.to)
 		which := 0
 		if u > virtio.MaxNetHeaderLen+64 {
