@@ -1,6 +1,8 @@
 package nbl
 
 import (
+	"math"
+
 	"vhostnet/metrics"
 	"vhostnet/sharedmem"
 	"vhostnet/virtio"
@@ -38,6 +40,18 @@ func (s *Sender) WrapOwn(l *List, n uint32) metrics.Reason {
 		mdls = l.more.data[:]
 	}
 	return s.wrap(l, mdls, n)
+}
+
+// WrapParts is WrapOwn for a packet that lies in several parts of this process's
+// memory: what they hold is the packet, virtio_net_hdr first. At least one part is
+// needed. l borrows the slice and the memory until it is given back, and nobody
+// may change either meanwhile.
+func (s *Sender) WrapParts(l *List, parts []MDL) metrics.Reason {
+	n := uint64(0)
+	for _, p := range parts {
+		n += p.Len()
+	}
+	return s.wrap(l, parts, uint32(min(n, math.MaxUint32)))
 }
 
 // CopyOut writes l into dst as a receiver reads it: virtio_net_hdr of headerLen

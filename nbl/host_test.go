@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"vhostnet/metrics"
+	"vhostnet/sharedmem"
 	"vhostnet/virtio"
 )
 
@@ -62,6 +63,35 @@ func TestWrapOwn(t *testing.T) {
 		}
 		if !bytes.Equal(flat(l), b[uplinkHeader:]) {
 			t.Errorf("%s: other bytes", name)
+		}
+	}
+}
+
+// So is one that lies in several parts, which are read where they are.
+func TestWrapParts(t *testing.T) {
+	s, _ := newSource(t, SourceParameters{Lists: 16, DataSize: 64})
+	gso := virtio.NetHeader{Flags: 1, GSOType: virtio.GSOTCPv4, GSOSize: 1448, CsumStart: 34, CsumOffset: 16}
+	for name, b := range map[string][]byte{
+		"plain":       withHeader(virtio.NetHeader{}, ethernet(300)),
+		"short":       withHeader(virtio.NetHeader{}, ethernet(14))[:25],
+		"header only": withHeader(virtio.NetHeader{}, nil),
+		"segments":    withHeader(gso, tcp4(t, 6000)),
+		"too long":    withHeader(gso, make([]byte, MaxFrame+1)),
+	} {
+		var guest List
+		want := wrap(newSender(UplinkFeatures), &guest, pieces(b, 5, 40))
+		l := one(t, s, nil)
+		for _, at := range [][2]int{{5, 40}, {len(b), len(b)}, {26, 26}} {
+			first, second := min(at[0], len(b)), min(at[1], len(b))
+			parts := []MDL{sharedmem.BytesBlock(b[:first]), sharedmem.BytesBlock(b[first:second]), sharedmem.BytesBlock(b[second:])}
+			got := newSender(UplinkFeatures).WrapParts(l, parts)
+			if got != want || got != metrics.ReasonNone && l.Status != Dropped {
+				t.Errorf("%s, parts at %v: %v, of a guest's %v", name, at, got, want)
+				continue
+			}
+			if want == metrics.ReasonNone && (l.Offload != guest.Offload || !bytes.Equal(l.Header(), guest.Header()) || !bytes.Equal(flat(l), b[uplinkHeader:])) {
+				t.Errorf("%s, parts at %v: another packet", name, at)
+			}
 		}
 	}
 }

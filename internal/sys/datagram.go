@@ -190,3 +190,30 @@ func ReadNow(fd int, b []byte) (n int, again bool, err error) {
 		}
 	}
 }
+
+// WriteNow writes to a non-blocking descriptor inside RawConn.Write; n may be less
+// than there is. again: there is no room now.
+func WriteNow(fd int, b []byte) (n int, again bool, err error) {
+	for {
+		n, err = unix.Write(fd, b)
+		switch {
+		case err == nil:
+			return n, false, nil
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			return 0, true, nil
+		default:
+			return 0, false, fmt.Errorf("sys: write: %w", err)
+		}
+	}
+}
+
+// Waiting is how many bytes a stream socket gives without waiting: none also
+// where it has ended or failed.
+func Waiting(fd int) (int, error) {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	if err != nil {
+		return 0, fmt.Errorf("sys: how much can be read: %w", err)
+	}
+	return n, nil
+}

@@ -21,8 +21,8 @@ type uplink struct {
 	counters metrics.Port
 }
 
-// headView is how much of a TCP packet lies in a piece of its own: the stack
-// pulls headers up, and would copy a longer piece for that.
+// headView is how much of a TCP packet lies in a piece of its own, at most: the
+// stack pulls headers up, and would copy a longer piece for that.
 const headView = 128
 
 // Deliver takes what guests send (vswitch.Port). It takes everything at once:
@@ -70,7 +70,7 @@ func (n *Network) receive(now int64, d stack.NetworkDispatcher, g *guest, l *nbl
 	if !n.learn(src, l.Src, g, now) {
 		return
 	}
-	payload, head := copyIn(l)
+	payload, head := copyIn(l, headers(h[ethernetLen:], tcp))
 	n.toStack(now, d, g, segment{l.EtherType, src, dst, tcp, payload, head})
 }
 
@@ -129,17 +129,28 @@ func (n *Network) learn(src netip.Addr, mac uint64, g *guest, now int64) bool {
 	return n.stations.learn(src, mac, g, now) != nil
 }
 
+// headers is how long the headers of a TCP packet are, of which b is the
+// beginning and whose IP header has ip bytes; headView if that is not to be seen
+// there. What is behind them goes to the host in one piece then.
+func headers(b []byte, ip int) int {
+	const dataOffset = 12 // in the TCP header (RFC 9293, section 3.1)
+	if len(b) <= ip+dataOffset {
+		return headView
+	}
+	return min(headView, ip+max(header.TCPMinimumSize, int(b[ip+dataOffset]>>4)*4))
+}
+
 // copyIn copies the IP packet of l out of its sender's memory: the part that was
 // checked from the private header, the rest from where it lies. A fault of that
 // memory goes on as a panic; no lock is held then. head is the first bytes of the
-// copy, at most headView.
-func copyIn(l *nbl.List) (b buffer.Buffer, head []byte) {
+// copy, at most split, and lies in a piece of its own.
+func copyIn(l *nbl.List, split int) (b buffer.Buffer, head []byte) {
 	size := int(l.Length) - ethernetLen
-	first := buffer.NewViewSize(min(size, headView))
+	first := buffer.NewViewSize(min(size, split))
 	into := [2]nbl.MDL{sharedmem.BytesBlock(first.AsSlice())}
 	var second *buffer.View
-	if size > headView {
-		second = buffer.NewViewSize(size - headView)
+	if size > split {
+		second = buffer.NewViewSize(size - split)
 		into[1] = sharedmem.BytesBlock(second.AsSlice())
 	}
 	h := l.Header()

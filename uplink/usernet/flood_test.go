@@ -246,7 +246,7 @@ func TestManyConnectionsHaveSmallBuffers(t *testing.T) {
 		defer l.n.conns.mu.Unlock()
 		small := 0
 		for r := range l.n.conns.m {
-			if r.chunk == smallBuffer && r.ep.SocketOptions().GetSendBufferSize() <= 2*smallBuffer {
+			if r.small && r.ep.SocketOptions().GetSendBufferSize() <= 2*smallBuffer {
 				small++
 			}
 		}

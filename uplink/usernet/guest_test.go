@@ -47,12 +47,13 @@ type testGuest struct {
 	wake   *sys.Event
 	asleep atomic.Bool
 	mu     sync.Mutex
-	queue  [][]byte // with virtio_net_hdr
+	queue  []sent
 	source *nbl.Source
 	sender nbl.Sender
 	serial nbl.Serial
 	held   []*nbl.List
 	lists  [visitFrames]*nbl.List
+	batch  [visitFrames]sent
 }
 
 // bareGuest is guest number i without a stack, and without a port.
@@ -155,23 +156,81 @@ func (g *testGuest) Deliver(_ *worker.Context, batch []*nbl.List) (int, bool) {
 
 // take gives a frame to the guest's stack, with a copy.
 func (g *testGuest) take(l *nbl.List) {
-	v := buffer.NewViewSize(int(l.Length))
-	nbl.CopyOut(v.AsSlice(), l, 0)
 	if f := g.raw.Load(); f != nil {
-		(*f)(v.AsSlice())
+		b := make([]byte, l.Length)
+		nbl.CopyOut(b, l, 0)
+		(*f)(b)
 	}
 	if d := g.up.Load(); d != nil {
-		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
-		(*d).DeliverNetworkPacket(0, pkt)
-		pkt.DecRef()
+		payload, into := twoViews(int(l.Length))
+		to := nbl.NewCursor([]nbl.MDL{sharedmem.BytesBlock(into[0]), sharedmem.BytesBlock(into[1])})
+		nbl.WriteFrame(&to, l)
+		inject(*d, payload)
 	}
+}
+
+// twoViews is a packet of n bytes as a stack takes it with the least to copy: its
+// headers in a piece of their own. They are to be written.
+func twoViews(n int) (b buffer.Buffer, into [2][]byte) {
+	first := buffer.NewViewSize(min(n, headView))
+	b = buffer.MakeWithView(first)
+	into[0] = first.AsSlice()
+	if n > headView {
+		second := buffer.NewViewSize(n - headView)
+		into[1] = second.AsSlice()
+		_ = b.Append(second) // fails for shared Buffers only
+	}
+	return b, into
+}
+
+func inject(d stack.NetworkDispatcher, payload buffer.Buffer) {
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
+	d.DeliverNetworkPacket(0, pkt)
+	pkt.DecRef()
+}
+
+// sent is a frame on its way from a guest: one of its stack, or bytes with
+// virtio_net_hdr in front.
+type sent struct {
+	pkt *stack.PacketBuffer
+	raw []byte
+}
+
+// put writes virtio_net_hdr and frame into b, and lets go of the packet.
+func (s *sent) put(b []byte) int {
+	if s.pkt == nil {
+		return copy(b, s.raw)
+	}
+	clear(b[:headerLen])
+	if gso := s.pkt.GSOOptions; gso.Type != stack.GSONone && gso.NeedsCsum {
+		h := virtio.NetHeader{Flags: virtio.NetFlagNeedsCsum, CsumStart: ethernetLen + gso.L3HdrLen, CsumOffset: gso.CsumOffset}
+		if s.pkt.Size()-s.pkt.HeaderSize() > int(gso.MSS) {
+			h.GSOType, h.GSOSize = virtio.GSOTCPv4, gso.MSS
+			if gso.Type == stack.GSOTCPv6 {
+				h.GSOType = virtio.GSOTCPv6
+			}
+		}
+		h.Encode(b[:headerLen])
+	}
+	n := headerLen
+	views, skip := s.pkt.AsViewList()
+	for v := views.Front(); v != nil; v = v.Next() {
+		part := v.AsSlice()
+		part = part[min(skip, len(part)):]
+		skip = max(0, skip-v.Size())
+		n += copy(b[n:], part)
+	}
+	s.pkt.DecRef()
+	return n
 }
 
 // send puts a frame with virtio_net_hdr in front on the guest's ring, which has
 // no end.
-func (g *testGuest) send(b []byte) {
+func (g *testGuest) send(b []byte) { g.enqueue(sent{raw: b}) }
+
+func (g *testGuest) enqueue(s sent) {
 	g.mu.Lock()
-	g.queue = append(g.queue, b)
+	g.queue = append(g.queue, s)
 	g.mu.Unlock()
 	if g.asleep.Swap(false) {
 		g.wake.Signal()
@@ -183,18 +242,19 @@ func (g *testGuest) Poll(c *worker.Context, budget int) bool {
 	if len(g.held) == 0 {
 		g.mu.Lock()
 		n := min(budget, len(g.queue), visitFrames)
-		batch := g.queue[:n]
-		g.queue = g.queue[n:]
+		batch := g.batch[:copy(g.batch[:], g.queue[:n])]
+		clear(g.queue[:n])
+		g.queue = g.queue[:copy(g.queue, g.queue[n:])]
 		g.mu.Unlock()
 		if n == 0 {
 			return false
 		}
 		g.serial.Reserve(n)
 		g.source.Get(g.lists[:n])
-		for i, b := range batch {
-			copy(g.lists[i].Own(), b)
-			if r := g.sender.WrapOwn(g.lists[i], uint32(len(b))); r != metrics.ReasonNone {
-				g.t.Errorf("a guest's frame of %d bytes is refused: %v", len(b), r)
+		for i := range batch {
+			n := batch[i].put(g.lists[i].Own())
+			if r := g.sender.WrapOwn(g.lists[i], uint32(n)); r != metrics.ReasonNone {
+				g.t.Errorf("a guest's frame of %d bytes is refused: %v", n, r)
 			}
 		}
 		_ = g.source.Indicate(g.lists[:n])
@@ -265,21 +325,7 @@ func (l *guestLink) SupportedGSO() stack.SupportedGSO {
 
 func (l *guestLink) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	for _, pkt := range list.AsSlice() {
-		b := make([]byte, headerLen, headerLen+pkt.Size())
-		for _, s := range pkt.AsSlices() {
-			b = append(b, s...)
-		}
-		if gso := pkt.GSOOptions; gso.Type != stack.GSONone && gso.NeedsCsum {
-			h := virtio.NetHeader{Flags: virtio.NetFlagNeedsCsum, CsumStart: ethernetLen + gso.L3HdrLen, CsumOffset: gso.CsumOffset}
-			if pkt.Size()-pkt.HeaderSize() > int(gso.MSS) {
-				h.GSOType, h.GSOSize = virtio.GSOTCPv4, gso.MSS
-				if gso.Type == stack.GSOTCPv6 {
-					h.GSOType = virtio.GSOTCPv6
-				}
-			}
-			h.Encode(b[:headerLen])
-		}
-		(*testGuest)(l).send(b)
+		(*testGuest)(l).enqueue(sent{pkt: pkt.IncRef()})
 	}
 	return list.Len(), nil
 }

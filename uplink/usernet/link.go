@@ -11,6 +11,7 @@ import (
 
 	"vhostnet/metrics"
 	"vhostnet/nbl"
+	"vhostnet/sharedmem"
 	"vhostnet/virtio"
 )
 
@@ -116,8 +117,13 @@ func destination(pkt *stack.PacketBuffer) netip.Addr {
 	return netip.Addr{}
 }
 
-// fill makes l the frame that it holds.
-func (q *outbound) fill(l *nbl.List, it *outItem) metrics.Reason {
+// shortPart is the longest piece at the beginning of a packet that is copied
+// behind the Ethernet header: headers, and packets that are hardly more.
+const shortPart = 256
+
+// fill makes l the frame that it holds. What the stack made stays where it is but
+// for its headers, if it is in no more pieces than parts has room for.
+func (q *outbound) fill(l *nbl.List, it *outItem, parts []nbl.MDL) metrics.Reason {
 	b := l.Own()
 	if it.own != nil {
 		if len(it.own.frame) > len(b)-headerLen {
@@ -137,17 +143,35 @@ func (q *outbound) fill(l *nbl.List, it *outItem) metrics.Reason {
 	}
 	q.n.putEthernet(b[headerLen:], it.to, etherType)
 	at := headerLen + ethernetLen
+	parts = parts[:1] // for what is copied
 	views, skip := it.stack.AsViewList()
 	for v := views.Front(); v != nil; v = v.Next() {
 		s := v.AsSlice()
-		if skip >= len(s) {
-			skip -= len(s)
-			continue
+		s, skip = s[min(skip, len(s)):], max(0, skip-len(s))
+		switch {
+		case len(parts) == 1 && len(s) <= shortPart:
+			at += copy(b[at:], s)
+		case len(parts) < cap(parts):
+			parts = append(parts, sharedmem.BytesBlock(s))
+		default:
+			return q.sender.WrapOwn(l, uint32(putPacket(b, it.stack)))
 		}
-		at += copy(b[at:], s[skip:])
-		skip = 0
 	}
-	return q.sender.WrapOwn(l, uint32(at))
+	parts[0] = sharedmem.BytesBlock(b[:at])
+	return q.sender.WrapParts(l, parts)
+}
+
+// putPacket copies a packet of the stack behind virtio_net_hdr and the Ethernet
+// header and answers how long all of it is.
+func putPacket(b []byte, pkt *stack.PacketBuffer) int {
+	n := headerLen + ethernetLen
+	views, skip := pkt.AsViewList()
+	for v := views.Front(); v != nil; v = v.Next() {
+		s := v.AsSlice()
+		s, skip = s[min(skip, len(s)):], max(0, skip-len(s))
+		n += copy(b[n:], s)
+	}
+	return n
 }
 
 // netHeader is virtio_net_hdr of a packet of the stack: its GSO options say the

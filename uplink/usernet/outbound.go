@@ -22,6 +22,7 @@ const (
 	headerLen    = virtio.MaxNetHeaderLen
 	sourceBytes  = headerLen + nbl.MaxFrame
 	sourceStride = (sourceBytes + 63) &^ 63
+	mostParts    = 16 // of which a packet of the stack is not put together
 )
 
 // outItem is a packet to a guest: one of the stack's, without Ethernet header,
@@ -54,7 +55,9 @@ type outbound struct {
 	source  *nbl.Source
 	sender  nbl.Sender
 	serial  nbl.Serial
-	items   [visitFrames]outItem
+	items   [visitFrames]outItem // of the Lists that are held: the switch reads the stack's memory
+	taken   int                  // how many
+	parts   [visitFrames][mostParts]nbl.MDL
 	drawn   [visitFrames]*nbl.List
 	held    [visitFrames]*nbl.List // indicated, and not returned
 	out     [visitFrames]*nbl.List // of them, those the switch is to decide on
@@ -178,24 +181,33 @@ func (q *outbound) take(budget int) bool {
 	}
 	q.serial.Reserve(visitFrames)
 	q.source.Get(q.drawn[:n]) // all of them: none is held, and there are more
+	q.taken = n
 	good := 0
 	for i := range n {
-		it := &q.items[i]
 		l := q.drawn[i]
-		if reason := q.fill(l, it); reason != metrics.ReasonNone {
+		if reason := q.fill(l, &q.items[i], q.parts[i][:]); reason != metrics.ReasonNone {
 			q.n.port.counters.Drops.Add(reason, 1)
 			_ = q.source.Put(q.drawn[i : i+1]) // it was drawn just now
 		} else {
 			q.drawn[good] = l
 			good++
 		}
-		it.free()
-		*it = outItem{}
 	}
-	if good > 0 {
-		_ = q.source.Indicate(q.drawn[:good]) // they were drawn just now
+	if good == 0 {
+		q.freeItems()
+		return false
 	}
-	return good > 0
+	_ = q.source.Indicate(q.drawn[:good]) // they were drawn just now
+	return true
+}
+
+// freeItems lets go of the packets of a visit: nobody reads them any more.
+func (q *outbound) freeItems() {
+	for i := range q.items[:q.taken] {
+		q.items[i].free()
+		q.items[i] = outItem{}
+	}
+	q.taken = 0
 }
 
 // indicated is where the Source's Lists go: they are the Network's until the
@@ -222,6 +234,9 @@ func (q *outbound) settle() {
 	clear(q.out[:])
 	clear(q.held[n:q.waiting])
 	q.waiting = n
+	if n == 0 {
+		q.freeItems()
+	}
 	q.holds.Store(int32(n))
 }
 
@@ -252,6 +267,7 @@ func (q *outbound) end() error {
 	q.mu.Unlock()
 	_ = q.source.Return(q.held[:q.waiting]) // they are out by this Source
 	q.waiting = 0
+	q.freeItems()
 	q.wake.Close()
 	return q.source.Halt()
 }

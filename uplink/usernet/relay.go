@@ -1,8 +1,6 @@
 package usernet
 
 import (
-	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -13,41 +11,17 @@ import (
 	"vhostnet/internal/sys"
 )
 
-// relayBytes is how much is carried from one side to the other at once. A short
-// buffer would cut what the stack could send in one packet of 64 KiB.
+// relayBytes is how much is carried from one side to the other before the stack
+// has a look at what else came: the connection is locked meanwhile.
 const relayBytes = 256 << 10
 
 // A guest's first connections have buffers of full size. What it opens beyond has
 // small ones: bytes that nobody reads stay in them, and a guest decides how many
 // connections it has, and whether it reads.
 const (
-	fullBuffers = 128
+	fullBuffers = 32
 	smallBuffer = 64 << 10
 )
-
-// carrier is what bytes are carried in.
-type carrier struct{ b []byte }
-
-var fullPool, smallPool = newBuffers(relayBytes), newBuffers(smallBuffer)
-
-func newBuffers(size int) *sync.Pool {
-	return &sync.Pool{New: func() any { return &carrier{make([]byte, size)} }}
-}
-
-func (r *relay) pool() *sync.Pool {
-	if r.chunk == smallBuffer {
-		return smallPool
-	}
-	return fullPool
-}
-
-func (r *relay) takeBuffer() *carrier {
-	b, ok := r.pool().Get().(*carrier)
-	if !ok {
-		b = &carrier{make([]byte, r.chunk)}
-	}
-	return b
-}
 
 // streamConn is the host's side of a connection: TCP, or a unix stream.
 type streamConn interface {
@@ -58,13 +32,14 @@ type streamConn interface {
 
 // relay carries a connection between a guest and the host: one goroutine each
 // way. A side that says its last byte is told to the other side, which may go
-// on; a side that breaks off breaks the other one off. A buffer is held only
-// while there are bytes to carry.
+// on; a side that breaks off breaks the other one off. Bytes go from the memory
+// of the stack to the host's socket and from the socket into it: there is no
+// buffer between the two.
 type relay struct {
 	ep    tcpip.Endpoint
 	wq    *waiter.Queue
 	host  streamConn
-	chunk int // bytes of a buffer
+	small bool // its buffers
 	ended atomic.Bool
 }
 
@@ -107,12 +82,11 @@ func (c *connections) abort() {
 
 // relay carries a connection until it is over, as the others-th of a guest.
 func (n *Network) relay(ep tcpip.Endpoint, wq *waiter.Queue, host streamConn, others int) {
-	r := &relay{ep: ep, wq: wq, host: host, chunk: relayBytes}
+	r := &relay{ep: ep, wq: wq, host: host, small: others > fullBuffers}
 	keepAlive(ep)
-	if others > fullBuffers {
+	if r.small {
 		ep.SocketOptions().SetSendBufferSize(smallBuffer, true)
 		ep.SocketOptions().SetReceiveBufferSize(smallBuffer, true)
-		r.chunk = smallBuffer
 	}
 	ep.SocketOptions().SetDelayOption(false)
 	if !n.conns.add(r) {
@@ -145,126 +119,4 @@ func (r *relay) abort() {
 		_ = t.SetLinger(0) // so that Close resets it
 	}
 	_ = r.host.Close() // it is broken off
-}
-
-var errReset = errors.New("the guest broke the connection off")
-
-// toHost carries what the guest sends.
-func (r *relay) toHost() error {
-	we, readable := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
-	r.wq.EventRegister(&we)
-	defer r.wq.EventUnregister(&we)
-	for {
-		more, err := r.carryToHost()
-		if errors.Is(err, io.EOF) {
-			return r.host.CloseWrite()
-		}
-		if err != nil {
-			return err
-		}
-		if !more {
-			<-readable
-		}
-	}
-}
-
-// carryToHost carries what there is now and reports whether there was any.
-func (r *relay) carryToHost() (bool, error) {
-	b := r.takeBuffer()
-	defer r.pool().Put(b)
-	w := tcpip.SliceWriter(b.b)
-	res, terr := r.ep.Read(&w, tcpip.ReadOptions{})
-	switch terr.(type) {
-	case nil:
-		_, err := r.host.Write(b.b[:res.Count])
-		return true, err
-	case *tcpip.ErrWouldBlock:
-		return false, nil
-	case *tcpip.ErrClosedForReceive:
-		return false, io.EOF
-	}
-	return false, errReset
-}
-
-// toGuest carries what the host sends.
-func (r *relay) toGuest() error {
-	we, writable := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
-	r.wq.EventRegister(&we)
-	defer r.wq.EventUnregister(&we)
-	raw, err := r.host.SyscallConn()
-	if err != nil {
-		return err
-	}
-	for {
-		b, n, err := r.readWhenReady(raw)
-		if err != nil {
-			return err
-		}
-		if n > 0 {
-			err = r.writeToGuest(b.b[:n], writable)
-		}
-		r.pool().Put(b)
-		if n == 0 {
-			_ = r.ep.Shutdown(tcpip.ShutdownWrite) // a connection that is over says the same
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// readWhenReady waits for bytes and reads them into a buffer that it takes only
-// then. n is 0 at the end of the stream.
-func (r *relay) readWhenReady(raw sys.RawConn) (b *carrier, n int, err error) {
-	var failed error
-	err = raw.Read(func(fd uintptr) bool {
-		if b == nil {
-			b = r.takeBuffer()
-		}
-		var again bool
-		if n, again, failed = sys.ReadNow(int(fd), b.b); again {
-			r.pool().Put(b)
-			b = nil
-		}
-		return !again
-	})
-	if err == nil {
-		err = failed
-	}
-	if err != nil && b != nil {
-		r.pool().Put(b)
-	}
-	return b, n, err
-}
-
-// writeToGuest waits for the stack to take all of b.
-func (r *relay) writeToGuest(b []byte, writable <-chan struct{}) error {
-	for len(b) > 0 {
-		n, terr := r.ep.Write(&sliceReader{b}, tcpip.WriteOptions{})
-		b = b[n:]
-		switch _, full := terr.(*tcpip.ErrWouldBlock); {
-		case full:
-			<-writable
-		case terr != nil || n == 0:
-			return errReset
-		}
-	}
-	return nil
-}
-
-// sliceReader is a tcpip.Payloader.
-type sliceReader struct{ b []byte }
-
-// Len is how many bytes are left.
-func (s *sliceReader) Len() int { return len(s.b) }
-
-// Read gives the next bytes.
-func (s *sliceReader) Read(p []byte) (int, error) {
-	if len(s.b) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, s.b)
-	s.b = s.b[n:]
-	return n, nil
 }
