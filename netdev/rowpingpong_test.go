@@ -21,7 +21,8 @@ import (
 // are in it.
 func BenchmarkRowPingPong(b *testing.B) {
 	const trips = 200 // of each, in a round
-	frames, events := framePong(b), eventPong(b)
+	frames, counts := framePong(b)
+	events := eventPong(b)
 	var ours, theirs, ratios []float64
 	for b.Loop() {
 		x := perTrip(frames, trips)
@@ -36,6 +37,7 @@ func BenchmarkRowPingPong(b *testing.B) {
 		b.ReportMetric(m.list[len(m.list)/2], m.unit)
 	}
 	b.ReportMetric(3, "goal")
+	counts()
 	b.ReportMetric(0, "ns/op") // of a round: says nothing
 }
 
@@ -52,8 +54,9 @@ func perTrip(trip func(), n int) float64 {
 }
 
 // framePong is a round trip of a frame between two guests. The second answers
-// on a thread of its own until the benchmark ends.
-func framePong(b *testing.B) (trip func()) {
+// on a thread of its own until the benchmark ends. counts reports how many kicks
+// and calls a trip took, and how often the worker slept.
+func framePong(b *testing.B) (trip, counts func()) {
 	r := newRig(b, 1, netdev.Options{Name: "a", MAC: macA}, netdev.Options{Name: "b", MAC: macB})
 	// Short buffers: the guests look at every byte of theirs.
 	o := vutest.Options{Guest: vutest.Guest{RxBuffer: 128, RxBuffers: 16}}
@@ -77,13 +80,21 @@ func framePong(b *testing.B) (trip func()) {
 		return err == nil
 	}, func() error { return here.Send(0, last) })
 	question := frame(macB, macA, 60, 2)
-	return func() {
+	trips := 0
+	trip = func() {
+		trips++
 		if err := here.Send(0, question); err != nil {
 			b.Fatal(err)
 		}
 		if _, err := here.Recv(0, patience); err != nil {
 			b.Fatal(err)
 		}
+	}
+	slept := r.group.Workers()[0].Stats().Sleeps
+	return trip, func() {
+		b.ReportMetric(float64(here.Kicks(1)+there.Kicks(1))/float64(trips), "kicks/trip")
+		b.ReportMetric(float64(here.Calls(0)+there.Calls(0))/float64(trips), "calls/trip")
+		b.ReportMetric(float64(r.group.Workers()[0].Stats().Sleeps-slept)/float64(trips), "sleeps/trip")
 	}
 }
 

@@ -22,9 +22,12 @@ var backends = []string{vhostnetBackend, dpdkBackend, ovsBackend}
 // back is a running back-end, listening on the rig's two sockets.
 type back struct {
 	*process
-	end     func() error // ends it, within bounds
-	report  func()       // has it print its counters, for the tail of a failed run
-	inOrder bool         // it offered IN_ORDER and the front-end took it
+	end    func() error // ends it, within bounds
+	report func()       // has it print its counters, for the tail of a failed run
+	// settled waits until it forwards in both directions; nil: it does as soon as
+	// the front-end is connected.
+	settled func(ctx context.Context) error
+	inOrder bool // it offered IN_ORDER and the front-end took it
 }
 
 // startBackEnd starts the named back-end and waits until both sockets are there.

@@ -125,6 +125,11 @@ func (r *rig) loop(ctx context.Context, m *measurement) error {
 	}
 	lines = append(lines, fmt.Sprintf("start tx_first %d", firstShot))
 	t := r.frontEnd
+	if r.back.settled != nil {
+		if err := r.back.settled(ctx); err != nil {
+			return err
+		}
+	}
 	if err := t.commands(ctx, lines...); err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ type ovs struct {
 // bridge of two vhost-user ports and two flows, one for each direction.
 func (r *rig) startOVS(ctx context.Context) (*back, error) {
 	o := &ovs{ovsPrograms: r.machine.ovs, dir: r.dir}
-	b := &back{end: o.end, report: func() {}}
+	b := &back{end: o.end, report: func() {}, settled: func(ctx context.Context) error { return o.settled(ctx, r.sockets) }}
 	if err := o.startDatabase(ctx, r.options.backCore); err != nil {
 		return nil, errors.Join(err, o.end())
 	}
@@ -93,6 +93,21 @@ func (r *rig) startOVS(ctx context.Context) (*back, error) {
 		return b, err
 	}
 	return b, r.waitForSockets(ctx, o.switching)
+}
+
+// ovsSettle is how long Open vSwitch may take to give its polling thread the
+// queues of a port whose front-end has come; until then it drops what is for it.
+const ovsSettle = 2 * time.Second
+
+// settled waits until both ports have their front-ends and their queues.
+func (o *ovs) settled(ctx context.Context, sockets [2]string) error {
+	for _, path := range sockets {
+		enabled := fmt.Sprintf("( tx_qid 0 ) of vhost device '%s' changed to 'enabled'", path)
+		if _, err := o.switching.waitFor(ctx, 0, enabled, startLimit); err != nil {
+			return err
+		}
+	}
+	return sleep(ctx, ovsSettle)
 }
 
 func (o *ovs) file(name string) string { return filepath.Join(o.dir, name) }
