@@ -7,6 +7,7 @@ import (
 
 	"vhostnet/internal/sys"
 	"vhostnet/sharedmem"
+	"vhostnet/virtio"
 	"vhostnet/virtqueue"
 )
 
@@ -15,19 +16,21 @@ import (
 // An inflight region is memory that the front-end keeps while its back-end is
 // away, and in which a back-end notes the chains that it has taken and not given
 // back, so that the next one does them again. Here chains are given back in the
-// order in which they are made available, and a ring starts at its used index,
-// so those that were taken are the next ones anyway. A region therefore says
-// that nothing is in flight, always, and that is true for whoever reads it: the
-// next chain to be done is the one at the used index. Nothing is written to it
-// while a ring runs.
+// order in which they are made available, and a split ring starts at its used
+// index, so those that were taken are the next ones anyway. The region of such a
+// ring therefore says that nothing is in flight, always, and that is true for
+// whoever reads it: the next chain to be done is the one at the used index.
+// Nothing is written to it while a ring runs.
 //
 // What another back-end left in it is looked at when a ring starts. If the chains
 // that it had taken are those at the used index, they are done again; if they
 // are others, the back-end gave chains back out of order, and the ring cannot go
 // on here.
 //
-// The region of a packed ring has its positions, too. No front-end has a region
-// and packed rings, so a port that offers the one does not offer the other.
+// The memory of a packed ring does not say where it stands, so its region does,
+// and virtqueue.Inflight keeps it at each push. At the first start of a ring in a
+// session the region is believed, if anybody has used it. Later on the front-end
+// knows where the ring stands: it was told.
 
 // Inflight is the payload of GET_INFLIGHT_FD, of its reply, and of
 // SET_INFLIGHT_FD.
@@ -68,19 +71,27 @@ const (
 	inflightAlign   = 64
 )
 
-// stride is how far the regions of two rings are apart.
-func (i Inflight) stride() uint64 {
+// stride is how far the regions of two rings of a driver that accepted f are
+// apart.
+func (i Inflight) stride(f virtio.Features) uint64 {
 	n := uint64(inflightEntries) + inflightEntry*uint64(i.QueueSize)
+	if f.Has(virtio.RingPacked) {
+		n = virtqueue.InflightLen(int(i.QueueSize))
+	}
 	return (n + inflightAlign - 1) &^ (inflightAlign - 1)
 }
 
-// check refuses a region that cannot be one of this device's.
-func (i Inflight) check(rings int) error {
+// need is how long the whole region has to be, then.
+func (i Inflight) need(f virtio.Features) uint64 { return uint64(i.Queues) * i.stride(f) }
+
+// check refuses a region that cannot be one of this device's, with packed rings
+// of any size.
+func (i Inflight) check(rings int, f virtio.Features) error {
 	switch n := i.QueueSize; {
 	case i.Queues == 0 || int(i.Queues) > rings:
 		return fmt.Errorf("vhostuser: inflight region for %d rings, 1 to %d are possible", i.Queues, rings)
-	case n == 0 || n > maxRingSize || n&(n-1) != 0:
-		return fmt.Errorf("vhostuser: inflight region for rings of %d entries, a power of two up to %d is possible", n, maxRingSize)
+	case n == 0 || n > maxRingSize || n&(n-1) != 0 && !f.Has(virtio.RingPacked):
+		return fmt.Errorf("vhostuser: inflight region for rings of %d entries, 1 to %d are possible, in split rings powers of two", n, maxRingSize)
 	}
 	return nil
 }
@@ -99,17 +110,17 @@ func (f *inflight) drop() {
 }
 
 // getInflightFD: a region for so many rings of so many entries, in which nothing
-// is in flight. The front-end keeps it, and sends it with SET_INFLIGHT_FD to
-// this back-end and to those that come after it.
+// is in flight, of the format that was negotiated. The front-end keeps it, and
+// sends it with SET_INFLIGHT_FD to this back-end and to those that come after it.
 func (s *session) getInflightFD(m *message) ([]byte, error) {
 	var v Inflight
 	if err := v.Unmarshal(m.payload); err != nil {
 		return nil, err
 	}
-	if err := v.check(len(s.rings)); err != nil {
+	if err := v.check(len(s.rings), s.features); err != nil {
 		return nil, err
 	}
-	v.Size, v.Offset = uint64(v.Queues)*v.stride(), 0
+	v.Size, v.Offset = v.need(s.features), 0
 	fd, err := sys.NewMemfd("vhostnet inflight", v.Size, sys.MemfdOptions{Sealable: true})
 	if err != nil {
 		return nil, err
@@ -118,16 +129,17 @@ func (s *session) getInflightFD(m *message) ([]byte, error) {
 	return v.Marshal(), nil
 }
 
-// setInflightFD: the region to be used by rings that start from now on.
+// setInflightFD: the region to be used by rings that start from now on, and by
+// packed ones that run: when it is answered nobody writes to the one before.
 func (s *session) setInflightFD(m *message) ([]byte, error) {
 	var v Inflight
 	if err := v.Unmarshal(m.payload); err != nil {
 		return nil, err
 	}
-	if err := v.check(len(s.rings)); err != nil {
+	if err := v.check(len(s.rings), s.features); err != nil {
 		return nil, err
 	}
-	if want := uint64(v.Queues) * v.stride(); v.Size < want {
+	if want := v.need(s.features); v.Size < want {
 		return nil, fmt.Errorf("vhostuser: inflight region of %d bytes, %d rings of %d entries need %d", v.Size, v.Queues, v.QueueSize, want)
 	}
 	if len(m.fds) != 1 {
@@ -142,25 +154,57 @@ func (s *session) setInflightFD(m *message) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("vhostuser: inflight region: %w", err)
 	}
-	s.inflight.drop()
+	before := s.inflight
+	defer before.drop()
 	s.inflight = inflight{Inflight: v, mem: mem}
+	if s.features.Has(virtio.RingPacked) {
+		s.remake(func(*session, *ring) bool { return true })
+	}
 	return nil, nil
+}
+
+// of is the memory of r's region, empty when there is none.
+func (f *inflight) of(r *ring, c *virtqueue.Config) (b sharedmem.Block, err error) {
+	if f.mem == nil || r.index >= int(f.Queues) {
+		return b, nil
+	}
+	if c.Size > int(f.QueueSize) {
+		return b, fmt.Errorf("vhostuser: ring %d has %d entries, its inflight region has room for %d", r.index, c.Size, f.QueueSize)
+	}
+	if want := f.need(c.Features); f.Size < want {
+		return b, fmt.Errorf("vhostuser: inflight region of %d bytes, %d rings of this format need %d", f.Size, f.Queues, want)
+	}
+	return f.mem.Block(uint64(r.index)*f.stride(c.Features), f.stride(c.Features))
+}
+
+// track has the packed ring of c keep r's region, and take what is in it at its
+// first start in the session.
+func (s *session) track(r *ring, c *virtqueue.Config, fresh bool) error {
+	if !c.Features.Has(virtio.RingPacked) {
+		return nil
+	}
+	b, err := s.inflight.of(r, c)
+	if err != nil || b.Len() == 0 {
+		return err
+	}
+	c.Inflight = &virtqueue.Inflight{
+		Memory:  b.Sub(0, virtqueue.InflightLen(int(s.inflight.QueueSize))),
+		Map:     s.inflight.mem,
+		Recover: fresh && !r.ran,
+	}
+	return nil
 }
 
 var errOutOfOrder = errors.New("vhostuser: the back-end before this one left chains in flight that are not the next ones, which cannot be taken up here")
 
-// land makes the region of a ring that is about to start say that nothing is in
-// flight. It touches guest memory.
+// land makes the region of a split ring that is about to start say that nothing
+// is in flight. It touches guest memory.
 func (s *session) land(r *ring, c *virtqueue.Config) error {
-	f := &s.inflight
-	if f.mem == nil || r.index >= int(f.Queues) {
+	if c.Features.Has(virtio.RingPacked) {
 		return nil
 	}
-	if c.Size > int(f.QueueSize) {
-		return fmt.Errorf("vhostuser: ring %d has %d entries, its inflight region has room for %d", r.index, c.Size, f.QueueSize)
-	}
-	b, err := f.mem.Block(uint64(r.index)*f.stride(), f.stride())
-	if err != nil {
+	b, err := s.inflight.of(r, c)
+	if err != nil || b.Len() == 0 {
 		return err
 	}
 	used := c.Used.Load16(2)

@@ -187,11 +187,121 @@ func TestInflightOfAnotherBackEnd(t *testing.T) {
 	}
 }
 
+// packedInflight is a session of a guest with packed rings, of a port that offers
+// inflight regions.
+func packedInflight(t *testing.T, g *guest) *bench {
+	t.Helper()
+	d := newStub()
+	d.features |= virtio.RingPacked
+	b := newBench(t, d, func(o *Options) { o.Inflight = true })
+	b.ok(SetFeatures, U64(accepted|virtio.RingPacked).Marshal())
+	b.ok(SetMemTable, MemTable{Regions: []MemRegion{g.whole()}}.Marshal(), g.fd(t))
+	return b
+}
+
+// A packed ring goes on where its region says, by the layout of the protocol, at
+// the first start of a session only: after that the front-end knows. A region
+// that takes the place of another holds the position from then on.
+func TestInflightRegionPacked(t *testing.T) {
+	g := newGuest(t)
+	b := packedInflight(t, g)
+	v, fd, at := b.region()
+	const stride = 32 + 32*ringSize + 32 // up to a multiple of 64
+	if want := (Inflight{Size: 2 * stride, Queues: 2, QueueSize: ringSize}); v != want {
+		t.Fatalf("region %+v, want %+v", v, want)
+	}
+	b.ok(SetInflightFD, v.Marshal(), dup(t, fd))
+	for i := range 2 {
+		b.packedLive(i)
+		b.serves(g, i, 0)
+	}
+	b.serves(g, 0, 1)
+	for i, want := range []uint16{2, 1} {
+		if got := at.Load16(uint32(i)*stride + 16); got != want {
+			t.Errorf("ring %d: used index %d, want %d", i, got, want)
+		}
+	}
+	b.close()
+
+	b = packedInflight(t, g)
+	b.ok(SetInflightFD, v.Marshal(), dup(t, fd))
+	b.packedLive(0)
+	b.packedLive(1)
+	b.serves(g, 0, 2)
+	if text := b.log.String(); strings.Count(text, "goes on where it was left") != 2 {
+		t.Errorf("the log does not tell of two rings that go on:\n%s", text)
+	}
+	b.ok(SetVringEnable, state(0, 1))
+	other, otherFD, otherAt := b.region()
+	b.ok(SetInflightFD, other.Marshal(), dup(t, otherFD))
+	b.serves(g, 0, 3)
+	if was, is := at.Load16(16), otherAt.Load16(16); was != 3 || is != 4 {
+		t.Errorf("used index %d in the region before, %d in the one behind it; want 3 and 4", was, is)
+	}
+	for i, want := range []uint32{0x80048004, 0x80018001} {
+		if got := b.base(i); got != want {
+			t.Errorf("ring %d stands at %#x, want %#x", i, got, want)
+		}
+	}
+	b.ok(SetVringNum, state(0, ringSize))
+	b.ok(SetVringBase, state(0, 0x80078007))
+	b.ok(SetVringAddr, addr(0).Marshal())
+	b.ok(SetVringKick, fdPayload(0), newFD(t))
+	if got := b.base(0); got != 0x80078007 {
+		t.Errorf("the ring stands at %#x, want what the front-end said after it was told", got)
+	}
+}
+
+// V10, V11: a packed ring does not start on a region that is too small for it, or
+// makes no sense, and the front-end and the log are told; with a sound one it does.
+func TestV10_V11_InflightPackedRefused(t *testing.T) {
+	g := newGuest(t)
+	b := packedInflight(t, g)
+	good, fd, at := b.region()
+	b.ok(SetVringEnable, state(0, 1))
+	odd := good
+	odd.QueueSize--
+	b.ok(SetInflightFD, odd.Marshal(), dup(t, fd)) // packed rings have any size
+	b.ok(SetVringNum, state(0, ringSize))
+	b.ok(SetVringAddr, addr(0).Marshal())
+	b.refused(SetVringKick, fdPayload(0), newFD(t))
+	if text := b.log.String(); !strings.Contains(text, "has room for 255") {
+		t.Errorf("the log does not say why:\n%s", text)
+	}
+	short := good
+	short.Size--
+	b.refused(SetInflightFD, short.Marshal(), dup(t, fd))
+	at.Store16(8, 1)                                     // and no entries
+	b.refused(SetInflightFD, good.Marshal(), dup(t, fd)) // the ring waits for one
+	if text := b.log.String(); !strings.Contains(text, "makes no sense") {
+		t.Errorf("the log does not say why:\n%s", text)
+	}
+	at.Store16(8, 0)
+	b.ok(SetInflightFD, good.Marshal(), dup(t, fd))
+	b.serves(g, 0, 0)
+}
+
+// A region that was sized for split rings is too small for packed ones.
+func TestInflightRegionOfAnotherFormat(t *testing.T) {
+	g := newGuest(t)
+	b := packedInflight(t, g)
+	b.ok(SetFeatures, U64(accepted).Marshal())
+	v, fd, _ := b.region()
+	b.ok(SetInflightFD, v.Marshal(), dup(t, fd))
+	b.ok(SetFeatures, U64(accepted|virtio.RingPacked).Marshal())
+	b.ok(SetVringNum, state(0, ringSize))
+	b.ok(SetVringAddr, addr(0).Marshal())
+	b.refused(SetVringKick, fdPayload(0), newFD(t))
+	if text := b.log.String(); !strings.Contains(text, "of this format need") {
+		t.Errorf("the log does not say why:\n%s", text)
+	}
+}
+
 // Regions that make no sense change nothing, and nothing is left of them.
 func TestInflightRefused(t *testing.T) {
 	b, _ := inflightBench(t)
-	if Protocol(b.number(GetProtocolFeatures)).Has(ProtocolInflight) == virtio.Features(b.number(GetFeatures)).Has(virtio.RingPacked) {
-		t.Error("inflight regions are not offered, or with packed rings, whose regions are not kept")
+	if !Protocol(b.number(GetProtocolFeatures)).Has(ProtocolInflight) || !virtio.Features(b.number(GetFeatures)).Has(virtio.RingPacked) {
+		t.Error("inflight regions are not offered, or no packed rings with them")
 	}
 	good, fd, _ := b.region()
 	before := b.measure()

@@ -184,7 +184,7 @@ func (s *session) park(r *ring, saved *virtqueue.State, err error) error {
 // queue makes a Queue over the ring's memory. It goes on from saved; when there
 // is none, a split ring from the used index in memory, as front-ends disagree
 // about the base after a crash, and a packed one, whose memory does not tell,
-// from the position that was kept for it, or from the base.
+// from the position that its region or its file has, or from the base.
 func (s *session) queue(r *ring, saved *virtqueue.State) (q *virtqueue.Queue, err error) {
 	c := virtqueue.Config{
 		Index:    r.index,
@@ -213,6 +213,9 @@ func (s *session) queue(r *ring, saved *virtqueue.State) (q *virtqueue.Queue, er
 		return nil, err
 	}
 	s.keepPosition(r, &c, saved == nil)
+	if err = s.track(r, &c, saved == nil); err != nil {
+		return nil, err
+	}
 	err = sharedmem.Guard(func() (err error) {
 		if saved == nil {
 			if err := s.land(r, &c); err != nil {

@@ -53,9 +53,10 @@ type Options struct {
 	// "": packed rings do not survive.
 	Positions string
 
-	// Inflight offers INFLIGHT_SHMFD, and no packed rings. What it is for is done
-	// here without it; it is for guests that are to be served by another program
-	// in turn.
+	// Inflight offers INFLIGHT_SHMFD. Split rings have no need of it: what it is
+	// for is done here without it, and it lets another program serve their guests
+	// in turn. Packed rings survive by it without Positions, if their front-end
+	// asks for it.
 	Inflight bool
 
 	// Budget bounds the memory that front-ends can make this port map;

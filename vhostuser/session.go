@@ -58,9 +58,6 @@ func newSession(srv *Server, c *conn) *session {
 	if srv.offered.Has(ProtocolLogShmFD) {
 		s.offered |= virtio.LogAll
 	}
-	if srv.o.Inflight {
-		s.offered &^= virtio.RingPacked
-	}
 	for i := range s.rings {
 		s.rings[i].index = i
 	}

@@ -1,6 +1,7 @@
 package virtqueue
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -62,6 +63,11 @@ type Config struct {
 	// Journal, of a packed ring only, is where its position outlives the
 	// process; nil for nowhere. Who has the Queue keeps its memory mapped.
 	Journal *Journal
+
+	// Inflight, of a packed ring only, is the front-end's region in which the
+	// same is kept for whichever device comes next; nil for none. With one a
+	// Journal is read and kept no longer.
+	Inflight *Inflight
 }
 
 // DescLen is the length in bytes of the descriptors of a ring of size entries.
@@ -118,7 +124,7 @@ func (c *Config) check(mem *sharedmem.Map) error {
 			return fmt.Errorf("virtqueue: ring %d: %w", c.Index, err)
 		}
 	}
-	if err := c.checkJournal(); err != nil {
+	if err := errors.Join(c.checkJournal(), c.checkInflight()); err != nil {
 		return err
 	}
 	return c.checkAreas()
@@ -181,12 +187,15 @@ func New(cfg Config, mem *sharedmem.Map) (*Queue, error) {
 	}
 	q := &Queue{cfg: cfg, ring: newRing(&cfg), take: newTaker(&cfg, mem)}
 	q.dirty = newDirty(&cfg, &q.take)
-	q.openJournal()
+	if err := q.openKept(); err != nil {
+		return nil, err
+	}
 	q.ring.kicksOff()
 	if q.dirty != nil {
 		q.markWish()
 	}
 	mem.Ref() // behind the last fault
 	q.dirty.ref()
+	q.ring.packed.keep.ref()
 	return q, nil
 }

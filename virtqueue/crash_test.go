@@ -37,35 +37,37 @@ func killedAt(n int, f func()) (killed bool) {
 }
 
 // A process is killed before each store of everything that a packed ring does.
-// The next one returns every head exactly once.
+// The next one returns every head exactly once, by the journal or by the inflight
+// region.
 func TestDoubleRead_KilledAtEveryStore(t *testing.T) {
 	const size = 11
-	for _, f := range []virtio.Features{0, virtio.EventIdx} {
-		for name, r := range map[string]vqtest.Request{
-			"one slot":    {In: []int{100}},
-			"three slots": {In: []int{20, 30, 50}},
-			"transmit":    {Out: [][]byte{[]byte("header"), []byte("frame")}},
-		} {
-			t.Run(fmt.Sprintf("%s, event index %t", name, f != 0), func(t *testing.T) {
-				points := 0
-				for before := range 2*size + 1 { // everywhere in the two laps
-					for n := 0; killRound(t, size, f, r, before, n); n++ {
-						points++
+	for kept, make := range map[string]func(*testing.T, int, virtio.Features) *journaled{"journal": newJournaled, "region": newTracked} {
+		for _, f := range []virtio.Features{0, virtio.EventIdx} {
+			for name, r := range map[string]vqtest.Request{
+				"one slot":    {In: []int{100}},
+				"three slots": {In: []int{20, 30, 50}},
+				"transmit":    {Out: [][]byte{[]byte("header"), []byte("frame")}},
+			} {
+				t.Run(fmt.Sprintf("%s, %s, event index %t", kept, name, f != 0), func(t *testing.T) {
+					points := 0
+					for before := range 2*size + 1 { // everywhere in the two laps
+						for n := 0; killRound(t, make(t, size, f), r, before, n); n++ {
+							points++
+						}
 					}
-				}
-				if points < 10*(2*size+1) {
-					t.Errorf("only %d points at which a process was killed", points)
-				}
-			})
+					if points < 10*(2*size+1) {
+						t.Errorf("only %d points at which a process was killed", points)
+					}
+				})
+			}
 		}
 	}
 }
 
 // killRound kills a process at its n-th store behind so many chains, and reports
 // whether it got so far.
-func killRound(t *testing.T, size int, f virtio.Features, r vqtest.Request, before, n int) bool {
+func killRound(t *testing.T, j *journaled, r vqtest.Request, before, n int) bool {
 	t.Helper()
-	j := newJournaled(t, size, f)
 	defer j.Close()
 	for range before {
 		j.post(1, vqtest.Request{In: []int{100}})
@@ -81,18 +83,52 @@ func killRound(t *testing.T, size int, f virtio.Features, r vqtest.Request, befo
 			t.Fatalf("%d chains, %v", k, err)
 		}
 		pushAll(j.Queue, chains[:2])
-		state := j.Queue.Suspend()
-		j.begin(func(c *virtqueue.Config) { c.Resume, c.Journal.Recover = &state, false })
+		j.replace()
 		pushAll(j.Queue, popAll(t, j.Queue, 1))
 	})
-	// The one that comes next may be killed, too, while it completes what it found.
-	for again := 0; killedAt(again, func() { j.begin(nil) }); again++ {
+	j.resume(given, n, fmt.Sprintf("killed at store %d behind %d chains", n, before))
+	return killed
+}
+
+// resume is the processes that come next, each of which is killed while it makes
+// sense of what it finds, a few stores behind the one before it, but for the last
+// one. Where the first of them is killed is n's choice.
+func (j *journaled) resume(given, n int, when string) {
+	j.t.Helper()
+	const apart = 5
+	for again := n % apart; killedAt(again, func() { j.begin(nil) }); again += apart {
 	}
 	if found, err := j.Queue.Recovered(); !found || err != nil {
-		t.Fatalf("killed at store %d behind %d chains: recovered %t, %v", n, before, found, err)
+		j.t.Fatalf("%s: recovered %t, %v", when, found, err)
 	}
 	if got := j.serve(); got != given || len(j.posted) != 0 {
-		t.Fatalf("killed at store %d behind %d chains: %d of %d heads came back", n, before, got, given)
+		j.t.Fatalf("%s: %d of %d heads came back", when, got, given)
 	}
-	return killed
+}
+
+// A process of another back-end is killed before each store of what the format
+// asks of it, while it gives chains back in any order.
+func TestDoubleRead_OtherBackEndKilledAtEveryStore(t *testing.T) {
+	for _, order := range [][]int{{0, 1, 2}, {2, 1, 0}, {1, 2}, {1}, {2}, {0, 2}} {
+		for before := range 23 {
+			for n := 0; ; n++ {
+				j, o := newOther(t, 11, before)
+				for _, r := range otherChains {
+					j.post(1, r)
+				}
+				killed := killedAt(n, func() {
+					o.takeAll(len(otherChains))
+					o.give(order[:1]...)
+					if len(order) > 1 {
+						o.give(order[1:]...)
+					}
+				})
+				j.resume(len(otherChains), n, fmt.Sprintf("order %v, killed at store %d behind %d chains", order, n, before))
+				j.Close()
+				if !killed {
+					break
+				}
+			}
+		}
+	}
 }

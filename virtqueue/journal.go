@@ -81,10 +81,16 @@ var (
 	errJournal   = errors.New("virtqueue: the position that is kept makes no sense")
 )
 
-// keep is the journal of a running ring. Without memory it keeps nothing.
+// keep is the journal of a running ring, or its inflight region. Without a mark
+// it keeps nothing.
 type keep struct {
-	memory sharedmem.Block
-	mark   uint32 // in the device's event suppression area; never 0 with memory
+	memory sharedmem.Block // of the journal
+	mark   uint32          // in the device's event suppression area; never 0 with either
+
+	tracks  bool // the rest is there, and no journal
+	region  region
+	entered uint32         // entries of the chains that were pushed last
+	file    *sharedmem.Map // of region
 }
 
 // pushed is the word of a push.
@@ -197,28 +203,40 @@ func (j *Journal) begin(p *packed) {
 		j.Memory.Store64(journalPushAt, now.word())
 		j.Memory.Store64(journalMagicAt, journalMagic)
 	}
-	p.keep = keep{j.Memory, uint32(now.mark)}
+	p.keep = keep{memory: j.Memory, mark: uint32(now.mark)}
 }
 
-// openJournal takes the position that the ring's journal holds, if it is asked
-// to and can, and writes its own from here on.
-func (q *Queue) openJournal() {
-	j := q.cfg.Journal
-	if j == nil {
-		return
+// openKept takes the position that is kept for the ring, if it is asked to and
+// can, and has it kept from here on: by the inflight region if there is one, as
+// whoever serves the ring next can read that.
+func (q *Queue) openKept() error {
+	j, f, p := q.cfg.Journal, q.cfg.Inflight, &q.ring.packed
+	if f != nil && f.Recover && f.Memory.Load16(regionVersion) != 0 {
+		if err := f.recover(p); err != nil {
+			return fmt.Errorf("ring %d: %w", q.cfg.Index, err)
+		}
+		q.recovered = true
 	}
-	p := &q.ring.packed
-	if j.Recover {
+	if j != nil && j.Recover && !q.recovered {
 		q.recovered, q.foreign = j.recover(p, &q.take)
 	}
-	j.begin(p)
-	if q.recovered && q.dirty != nil {
-		q.marking(func(d *dirty) { d.log.Mark(d.desc, DescLen(q.cfg.Size)) }) // the push that was completed
+	switch {
+	case f != nil:
+		f.begin(p)
+		if j != nil {
+			j.Forget() // or it would be believed when there is no region any more
+		}
+	case j != nil:
+		j.begin(p)
 	}
+	if q.recovered && q.dirty != nil {
+		q.marking(func(d *dirty) { d.log.Mark(d.desc, DescLen(q.cfg.Size)) }) // what was written to the ring
+	}
+	return nil
 }
 
-// Recovered reports whether the ring goes on from the position in its Journal,
-// and why not when there is one that cannot be used.
+// Recovered reports whether the ring goes on from the position in its Inflight
+// or Journal, and why not when there is one that cannot be used.
 func (q *Queue) Recovered() (bool, error) { return q.recovered, q.foreign }
 
 // checkJournal refuses a Journal that cannot be this ring's.
@@ -237,6 +255,10 @@ func (c *Config) checkJournal() error {
 // note writes down what is about to be pushed: the oldest chains of t, which
 // occupy so many slots.
 func (k *keep) note(p *packed, t *taker, used []Used, slots uint32) {
+	if k.tracks {
+		k.track(p, t, used, slots)
+		return
+	}
 	for i := range used {
 		k.memory.Store64(journalEntries+journalEntry*uint32(i), uint64(t.oldest(i))|uint64(used[i].Len)<<32)
 	}

@@ -10,12 +10,13 @@ import (
 	"vhostnet/virtqueue/vqtest"
 )
 
-// journaled is a packed ring with a journal.
+// journaled is a packed ring with a journal, or with an inflight region.
 type journaled struct {
 	t *testing.T
 	*vqtest.Pair
-	journal virtqueue.Journal
-	posted  map[uint16]bool // heads that the driver has given and not got back
+	journal  virtqueue.Journal
+	inflight *virtqueue.Inflight
+	posted   map[uint16]bool // heads that the driver has given and not got back
 }
 
 func newJournaled(t *testing.T, size int, f virtio.Features) *journaled {
@@ -23,6 +24,15 @@ func newJournaled(t *testing.T, size int, f virtio.Features) *journaled {
 	p := newPair(t, vqtest.Options{Size: size, Features: f | virtio.RingPacked, Memory: 1 << 20})
 	j := &journaled{t: t, Pair: p, posted: map[uint16]bool{}}
 	j.journal = virtqueue.Journal{Memory: sharedmem.BytesBlock(make([]byte, virtqueue.JournalLen(size))), Key: [32]byte{1}}
+	j.begin(nil)
+	return j
+}
+
+// newTracked is one with an inflight region, of more entries than the ring has.
+func newTracked(t *testing.T, size int, f virtio.Features) *journaled {
+	t.Helper()
+	j := newJournaled(t, size, f)
+	j.inflight = &virtqueue.Inflight{Memory: sharedmem.BytesBlock(make([]byte, virtqueue.InflightLen(size+3))), Map: j.Mem}
 	j.begin(nil)
 	return j
 }
@@ -38,6 +48,11 @@ func (j *journaled) begin(change func(*virtqueue.Config)) {
 	journal := j.journal
 	journal.Recover = true
 	c.Journal, c.Resume = &journal, &virtqueue.State{Avail: 1 << 15, Used: 1 << 15, Packed: true}
+	if j.inflight != nil {
+		inflight := *j.inflight
+		inflight.Recover = true
+		c.Journal, c.Inflight = nil, &inflight
+	}
 	if change != nil {
 		change(&c)
 	}
@@ -45,6 +60,20 @@ func (j *journaled) begin(change func(*virtqueue.Config)) {
 	if j.Queue, err = virtqueue.New(c, j.Mem); err != nil {
 		j.t.Fatal(err)
 	}
+}
+
+// replace starts another Queue as one whose session goes on.
+func (j *journaled) replace() {
+	j.t.Helper()
+	state := j.Queue.Suspend()
+	j.begin(func(c *virtqueue.Config) {
+		c.Resume = &state
+		if c.Inflight != nil {
+			c.Inflight.Recover = false
+		} else {
+			c.Journal.Recover = false
+		}
+	})
 }
 
 // post gives the device n chains.
@@ -84,26 +113,32 @@ func (j *journaled) serve() (reaped int) {
 // word is a 64-bit word of the journal.
 func (j *journaled) word(i uint32) uint64 { return j.journal.Memory.Load64(8 * i) }
 
-// A Queue that is made from a journal goes on where the one before it was when
-// its process ended, in every lap, whatever the front-end says.
+// A Queue that is made from a journal, or an inflight region, goes on where the
+// one before it was when its process ended, in every lap, whatever the front-end
+// says.
 func TestJournalGoesOn(t *testing.T) {
-	for _, f := range []virtio.Features{0, virtio.EventIdx} {
-		j := newJournaled(t, 7, f)
-		for i := range 40 {
-			n := 1 + i%4
-			j.post(n, vqtest.Request{In: []int{100}})
-			switch i % 3 {
-			case 0:
-				j.Queue.Arm()
-			case 1:
-				popAll(t, j.Queue, 2) // and its process ends
-			}
-			j.begin(nil)
-			if found, err := j.Queue.Recovered(); !found || err != nil {
-				t.Fatalf("restart %d: recovered %t, %v", i, found, err)
-			}
-			if got := j.serve(); got != n || len(j.posted) != 0 {
-				t.Fatalf("restart %d: %d of %d heads came back", i, got, n)
+	for _, make := range []func(*testing.T, int, virtio.Features) *journaled{newJournaled, newTracked} {
+		for _, f := range []virtio.Features{0, virtio.EventIdx} {
+			j := make(t, 7, f)
+			for i := range 40 {
+				n := 1 + i%4
+				if i%8 == 7 {
+					n = 7 // the index is the same afterwards
+				}
+				j.post(n, vqtest.Request{In: []int{100}})
+				switch i % 3 {
+				case 0:
+					j.Queue.Arm()
+				case 1:
+					popAll(t, j.Queue, 2) // and its process ends
+				}
+				j.begin(nil)
+				if found, err := j.Queue.Recovered(); !found || err != nil {
+					t.Fatalf("restart %d: recovered %t, %v", i, found, err)
+				}
+				if got := j.serve(); got != n || len(j.posted) != 0 {
+					t.Fatalf("restart %d: %d of %d heads came back", i, got, n)
+				}
 			}
 		}
 	}
@@ -116,8 +151,7 @@ func TestJournalOfAReplacedQueue(t *testing.T) {
 	j.post(3, vqtest.Request{In: []int{100}})
 	j.serve()
 	mark := j.word(1) >> 48
-	state := j.Queue.Suspend()
-	j.begin(func(c *virtqueue.Config) { c.Resume, c.Journal.Recover = &state, false })
+	j.replace()
 	if found, err := j.Queue.Recovered(); found || err != nil {
 		t.Errorf("a Queue with a State of its own has recovered %t, %v", found, err)
 	}

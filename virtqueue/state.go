@@ -71,6 +71,7 @@ func (q *Queue) Suspend() State {
 		q.take.mem.Unref()
 		q.take.mem = nil
 		q.dirty.unref()
+		q.ring.packed.keep.unref()
 	}
 	if q.dead == nil {
 		q.dead = ErrSuspended

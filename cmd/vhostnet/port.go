@@ -30,7 +30,7 @@ type portSpec struct {
 	mode   worker.Mode
 	mask   virtio.Features
 
-	inflight bool // offer inflight regions, and no packed rings
+	inflight bool // offer inflight regions
 
 	queue   netdev.QueueMode
 	statics []vswitch.Address // of stations behind the port

@@ -93,7 +93,7 @@ A port is NAME=PATH and, behind commas, options:
                  guest-filters=N filters, default 32, for addresses of nobody)
   frontend=NAME  masks that a front-end needs: qemu, cloud-hypervisor, crosvm,
                  libkrun, dpdk
-  inflight=on    offer inflight regions (Cloud Hypervisor), and no packed rings
+  inflight=on    offer inflight regions (Cloud Hypervisor)
   role=ROLE      listen (default: make the socket, replace a stale one) or
                  connect (the front-end makes it, QEMU's server=on; vhostnet
                  connects, and again when the front-end comes back)

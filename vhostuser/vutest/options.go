@@ -27,6 +27,9 @@ type Options struct {
 	Truncatable bool
 	// MTU that QEMU announces to the back-end (host_mtu); default: none.
 	MTU uint16
+	// Inflight: QEMU asks for an inflight region, as it does for its block
+	// devices. Cloud Hypervisor always does, and the others know of none.
+	Inflight bool
 	// ProtocolMask are protocol features that this front-end does not know.
 	ProtocolMask vhostuser.Protocol
 	// Through are features that this front-end lets through besides those of its
@@ -98,6 +101,8 @@ func (o Options) fill() (Options, *kind, error) {
 		return o, nil, fmt.Errorf("vutest: %d queue pairs; a NIC has at least 1", o.Pairs)
 	case o.MemorySize < leastSize || o.MemorySize%leastZone != 0 || o.MemorySize > maxSize:
 		return o, nil, fmt.Errorf("vutest: guest memory of %d bytes; %d to %d in steps of %d are possible", o.MemorySize, leastSize, maxSize, leastZone)
+	case o.Inflight && o.Kind != QEMU10 && o.Kind != QEMU72 && o.Kind != CloudHypervisor:
+		return o, nil, fmt.Errorf("vutest: %s with an inflight region, which it does not know", k.name)
 	case o.Timeout < 0:
 		return o, nil, fmt.Errorf("vutest: timeout of %v; a wait must be bounded", o.Timeout)
 	}

@@ -142,6 +142,14 @@ func (f *FrontEnd) qemuStart(ctx context.Context) error {
 			return err
 		}
 	}
+	if f.o.Inflight { // vhost_dev_prepare_inflight: behind features that are then sent again
+		if err := f.setFeatures(ctx); err != nil {
+			return err
+		}
+		if err := f.setInflight(ctx); err != nil {
+			return err
+		}
+	}
 	for pair := range len(f.rings) / 2 {
 		if err := f.qemuStartPair(ctx, pair); err != nil {
 			return fmt.Errorf("pair %d: %w", pair, err)

@@ -1,0 +1,433 @@
+package virtqueue_test
+
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+	"testing"
+
+	"vhostnet/sharedmem"
+	"vhostnet/virtio"
+	"vhostnet/virtqueue"
+	"vhostnet/virtqueue/vqtest"
+)
+
+// other is a back-end that does with an inflight region what the protocol says,
+// word by word (vhost-user, "Inflight I/O tracking").
+type other struct {
+	g, ring     sharedmem.Block
+	size        uint16
+	avail, used otherPlace
+	taken       []uint16 // entry of each chain's head
+	slots       []uint16
+	counter     uint64
+}
+
+// otherPlace is a place in the ring.
+type otherPlace struct {
+	at   uint16
+	wrap bool
+}
+
+func (p *otherPlace) move(n, size uint16) {
+	if p.at += n; p.at >= size {
+		p.at, p.wrap = p.at-size, !p.wrap
+	}
+}
+
+// flags are AVAIL and USED of a slot that is available there, or used.
+func (p otherPlace) flags(used bool) uint16 {
+	var f uint16
+	if p.wrap {
+		f = 1 << 7
+	}
+	if p.wrap == used {
+		f |= 1 << 15
+	}
+	return f
+}
+
+// otherChains fill no ring of 11.
+var otherChains = []vqtest.Request{
+	{In: []int{20, 30}},
+	{Out: [][]byte{[]byte("a frame")}},
+	{In: []int{10, 20, 30}},
+}
+
+// newOther is such a back-end, on a ring through which so many chains have gone.
+func newOther(t *testing.T, size, before int) (*journaled, *other) {
+	t.Helper()
+	j := newTracked(t, size, 0)
+	for range before {
+		j.post(1, vqtest.Request{In: []int{100}})
+		j.serve()
+	}
+	state := j.Queue.Suspend()
+	c, err := j.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := otherPlace{state.Used &^ (1 << 15), state.Used&(1<<15) != 0}
+	o := &other{g: j.inflight.Memory, ring: c.Desc, size: uint16(size), avail: at, used: at}
+	o.g.Zero()
+	for i := range uint32(size) {
+		o.g.Store16(32+32*i+2, uint16(i+1))
+	}
+	for _, off := range []uint32{16, 18} {
+		o.g.Store16(off, at.at)
+	}
+	for _, off := range []uint32{20, 21} {
+		o.g.Store8(off, one(at.wrap))
+	}
+	o.g.Store16(10, uint16(size))
+	o.g.Store16(8, 1)
+	return j, o
+}
+
+func one(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// entryAt is the offset of a field of an entry.
+func entryAt(i uint16, field uint32) uint32 { return 32 + 32*uint32(i) + field }
+
+// takeAll receives n chains.
+func (o *other) takeAll(n int) {
+	for range n {
+		old := o.g.Load16(14)
+		for first, more := true, true; more; first = false {
+			d, free := 16*uint32(o.avail.at), o.g.Load16(12)
+			if first {
+				o.g.Store16(entryAt(old, 6), 0)
+				o.g.Store64(entryAt(old, 8), o.counter)
+				o.counter++
+				o.g.Store8(entryAt(old, 0), 1)
+			}
+			flags := o.ring.Load16(d + 14)
+			more = flags&1 != 0
+			if !more {
+				o.g.Store16(entryAt(old, 4), free)
+			}
+			o.g.Store16(entryAt(old, 6), o.g.Load16(entryAt(old, 6))+1)
+			o.g.Store64(entryAt(free, 24), o.ring.Load64(d))
+			o.g.Store32(entryAt(free, 20), o.ring.Load32(d+8))
+			o.g.Store16(entryAt(free, 18), flags)
+			o.g.Store16(entryAt(free, 16), o.ring.Load16(d+12))
+			o.g.Store16(12, o.g.Load16(entryAt(free, 2)))
+			o.avail.move(1, o.size)
+		}
+		o.g.Store16(14, o.g.Load16(12))
+		o.taken, o.slots = append(o.taken, old), append(o.slots, o.g.Load16(entryAt(old, 6)))
+	}
+}
+
+// give supplies chains, by their numbers, in one batch.
+func (o *other) give(chains ...int) {
+	place := o.used
+	type usedSlot struct {
+		at    uint32
+		id    uint16
+		flags uint16
+	}
+	var batch []usedSlot
+	for _, c := range chains {
+		e := o.taken[c]
+		last := o.g.Load16(entryAt(e, 4))
+		batch = append(batch, usedSlot{16 * uint32(place.at), o.g.Load16(entryAt(last, 16)), place.flags(true)})
+		o.g.Store16(entryAt(last, 2), o.g.Load16(12))
+		o.g.Store16(12, e)
+		place.move(o.slots[c], o.size)
+	}
+	o.used = place
+	o.g.Store16(16, place.at)
+	o.g.Store8(20, one(place.wrap))
+	for _, u := range slices.Backward(batch) { // the first one's flags last
+		o.ring.Store32(u.at+8, 0)
+		o.ring.StoreRelease32(u.at+12, uint32(u.id)|uint32(u.flags)<<16)
+	}
+	for _, c := range chains {
+		o.g.Store8(entryAt(o.taken[c], 0), 0)
+	}
+	o.g.Store16(14, o.g.Load16(12))
+	o.g.Store16(18, place.at)
+	o.g.Store8(21, one(place.wrap))
+}
+
+// What another back-end has taken and not given back is done again, in the order
+// in which it was taken and before what came later, also where it gave back in
+// another order.
+func TestInflightOfAnotherPackedBackEnd(t *testing.T) {
+	for before := range 23 { // everywhere in the two laps
+		j, o := newOther(t, 11, before)
+		for _, r := range otherChains {
+			j.post(1, r)
+		}
+		o.takeAll(3)
+		o.give(1)
+		j.post(2, vqtest.Request{In: []int{100}})
+		j.begin(nil)
+		if found, err := j.Queue.Recovered(); !found || err != nil {
+			t.Fatalf("behind %d chains: recovered %t, %v", before, found, err)
+		}
+		chains := popAll(t, j.Queue, 8)
+		var sizes []uint32
+		for i := range chains {
+			sizes = append(sizes, chains[i].Readable+chains[i].Writable)
+		}
+		if !slices.Equal(sizes, []uint32{50, 60, 100, 100}) {
+			t.Errorf("behind %d chains: the next chains have %d bytes", before, sizes)
+		}
+		pushAll(j.Queue, chains)
+		if got := j.serve(); got != 5 || len(j.posted) != 0 {
+			t.Errorf("behind %d chains: %d of 5 heads came back", before, got)
+		}
+		j.Close()
+	}
+}
+
+// Between two pushes another back-end that reads the region by the letter of the
+// protocol finds that nothing is in flight, and where the ring stands.
+func TestInflightRegionIsReadable(t *testing.T) {
+	j := newTracked(t, 8, virtio.EventIdx)
+	for range 7 {
+		j.post(3, vqtest.Request{In: []int{10, 20}}) // six slots of eight
+		j.serve()
+		g := j.inflight.Memory
+		c, err := j.Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		free, at := g.Load16(14), otherPlace{g.Load16(18), g.Load8(21) == 1}
+		if used := g.Load16(16); used != at.at && c.Desc.Load16(16*uint32(at.at)+14)&(1<<7|1<<15) != at.flags(false) {
+			free, at = g.Load16(12), otherPlace{used, g.Load8(20) == 1}
+		}
+		inFlight := 0
+		for i := range uint16(8) {
+			inFlight += int(g.Load8(entryAt(i, 0)))
+		}
+		listed := 0
+		for ; free < 11; free = g.Load16(entryAt(free, 2)) {
+			listed++
+			inFlight -= int(g.Load8(entryAt(free, 0)))
+		}
+		if listed != 11 || inFlight != 0 || g.Load16(8) != 1 || g.Load16(10) != 11 {
+			t.Errorf("%d entries are free, %d chains in flight, version %d, %d entries", listed, inFlight, g.Load16(8), g.Load16(10))
+		}
+		if state := j.Queue.Suspend(); state.Used != at.at|uint16(one(at.wrap))<<15 {
+			t.Errorf("the ring stands at %#x, the region says %+v", state.Used, at)
+		}
+		j.begin(nil)
+	}
+}
+
+// V10: a region that makes no sense starts no ring, and the error says what is
+// wrong with it.
+func TestV10_InflightIsRefused(t *testing.T) {
+	store16 := func(off uint32, v uint16) func(*journaled) {
+		return func(j *journaled) { j.inflight.Memory.Store16(off, v) }
+	}
+	// a chain of three entries from entry 2 on, which is in flight
+	flying := func(spoil func(g sharedmem.Block)) func(*journaled) {
+		return func(j *journaled) {
+			g := j.inflight.Memory
+			g.Store32(12, 5|5<<16)
+			g.Store64(32+32*2, 1|3<<16|4<<32|3<<48)
+			spoil(g)
+		}
+	}
+	for name, c := range map[string]struct {
+		spoil func(*journaled)
+		says  string
+	}{
+		"version":            {store16(8, 2), "version 2"},
+		"features":           {store16(0, 1), "features 0x1"},
+		"used index":         {store16(16, 8), "used index 8"},
+		"old used index":     {store16(18, 0xffff), "used index 65535"},
+		"wrap counter":       {func(j *journaled) { j.inflight.Memory.Store8(20, 2) }, "wrap counter 2"},
+		"a circle":           {store16(32+32*5+2, 0), "comes back to entry 0"},
+		"no entries":         {flying(func(g sharedmem.Block) { g.Store16(32+32*2+6, 0) }), "a chain of 0 entries"},
+		"too many entries":   {flying(func(g sharedmem.Block) { g.Store16(32+32*2+6, 9) }), "a chain of 9 entries"},
+		"beyond the region":  {flying(func(g sharedmem.Block) { g.Store16(32+32*3+2, 11) }), "leads to entry 11"},
+		"into itself":        {flying(func(g sharedmem.Block) { g.Store16(32+32*3+2, 3) }), "leads to entry 3"},
+		"into the free list": {flying(func(g sharedmem.Block) { g.Store16(32+32*3+2, 7) }), "leads to entry 7"},
+		"another end":        {flying(func(g sharedmem.Block) { g.Store16(32+32*2+4, 3) }), "ends at 4"},
+		"two that share":     {flying(func(g sharedmem.Block) { g.Store32(12, 11|11<<16); g.Store64(32, 1|2<<16|2<<32|2<<48) }), "leads to entry 2"},
+		"more than the ring": {flying(func(g sharedmem.Block) {
+			g.Store32(12, 11|11<<16)
+			g.Store64(32, 1|1<<16|5<<32|6<<48)
+			g.Store64(32+32*2, 3<<16)
+			g.Store64(32+32*6, 1|7<<16|8<<32|3<<48)
+		}), "of 9 so far, in a ring of 8"},
+		"no entries at all":   {store16(10, 0), "0 entries"},
+		"entries beyond it":   {store16(10, 12), "12 entries"},
+		"a list of any start": {store16(14, 60000), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := newTracked(t, 8, 0)
+			j.post(3, vqtest.Request{In: []int{100}})
+			j.serve()
+			j.replace() // settled
+			c.spoil(j)
+			cfg, err := j.Config()
+			if err != nil {
+				t.Fatal(err)
+			}
+			inflight := *j.inflight
+			inflight.Recover = true
+			cfg.Inflight = &inflight
+			before := make([]byte, cfg.Desc.Len())
+			cfg.Desc.CopyTo(before, 0)
+			q, err := virtqueue.New(cfg, j.Mem)
+			if c.says == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				q.Close()
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "makes no sense") {
+				t.Errorf("error %v, want one about %q", err, c.says)
+			}
+			after := make([]byte, cfg.Desc.Len())
+			if cfg.Desc.CopyTo(after, 0); !slices.Equal(before, after) {
+				t.Error("the ring was written to")
+			}
+		})
+	}
+}
+
+// A ring with a region has its journal read once, and kept no longer: it would be
+// believed when the region is gone.
+func TestInflightRegionEndsAJournal(t *testing.T) {
+	j := newJournaled(t, 8, 0)
+	j.post(3, vqtest.Request{In: []int{100}})
+	j.serve()
+	region := &virtqueue.Inflight{Memory: sharedmem.BytesBlock(make([]byte, virtqueue.InflightLen(8))), Map: j.Mem, Recover: true}
+	both := func(c *virtqueue.Config) { c.Inflight = region }
+	for range 2 { // a fresh region: the position is the journal's; then the region's
+		j.post(2, vqtest.Request{In: []int{100}})
+		j.begin(both)
+		if found, err := j.Queue.Recovered(); !found || err != nil || j.serve() != 2 {
+			t.Fatalf("recovered %t, %v", found, err)
+		}
+	}
+	j.begin(nil)
+	if found, err := j.Queue.Recovered(); found || err != nil {
+		t.Errorf("the journal of before is believed: %t, %v", found, err)
+	}
+}
+
+// V12: whatever is written into the region while the ring runs, the ring goes on.
+func TestV12_InflightIsWrittenMeanwhile(t *testing.T) {
+	j := newTracked(t, 8, 0)
+	for i := range 40 {
+		g := j.inflight.Memory
+		for off := uint32(0); uint64(off) < g.Len(); off += 8 {
+			g.Store64(off, uint64(i)*0x9e37_79b9_7f4a_7c15)
+		}
+		j.post(4, vqtest.Request{In: []int{10, 20}})
+		if got := j.serve(); got != 4 || len(j.posted) != 0 {
+			t.Fatalf("round %d: %d of 4 heads came back", i, got)
+		}
+	}
+}
+
+// V12: a front-end that takes the region away loses that ring, as if its memory
+// had gone.
+func TestV12_InflightRegionFault(t *testing.T) {
+	j := newTracked(t, 8, 0)
+	file, fd := softFile(t, page)
+	m, err := sharedmem.NewMap([]sharedmem.Region{{Size: page, File: file}}, sharedmem.MapOptions{Owner: "region"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Unref()
+	b, err := m.Block(0, virtqueue.InflightLen(8))
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.inflight = &virtqueue.Inflight{Memory: b, Map: m}
+	j.begin(nil)
+	j.post(2, vqtest.Request{In: []int{100}})
+	chains := popAll(t, j.Queue, 8)
+	truncate(t, fd, 0)
+	if fault := wantFault(t, "push", func() { pushAll(j.Queue, chains) }); fault.Map != j.Mem {
+		t.Fatalf("%v, want a fault of the guest's memory", &fault)
+	}
+	if n := j.Driver.Ready(); n != 0 {
+		t.Errorf("%d heads came back that the region does not know of", n)
+	}
+}
+
+// Config refuses a region that cannot be the ring's.
+func TestInflightConfig(t *testing.T) {
+	j := newTracked(t, 8, 0)
+	for name, change := range map[string]func(*virtqueue.Config){
+		"too short": func(c *virtqueue.Config) { c.Inflight.Memory = c.Inflight.Memory.Sub(0, virtqueue.InflightLen(8)-32) },
+		"too long": func(c *virtqueue.Config) {
+			c.Inflight.Memory = sharedmem.BytesBlock(make([]byte, virtqueue.InflightLen(virtqueue.MaxSize)+32))
+		},
+		"unaligned": func(c *virtqueue.Config) { c.Inflight.Memory = c.Inflight.Memory.Sub(4, virtqueue.InflightLen(8)) },
+		"no map":    func(c *virtqueue.Config) { c.Inflight.Map = nil },
+		"split":     func(c *virtqueue.Config) { c.Features, c.Resume = 0, nil },
+	} {
+		c, err := j.Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		inflight := *j.inflight
+		c.Inflight = &inflight
+		change(&c)
+		if _, err := virtqueue.New(c, j.Mem); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// What a front-end may write into its region, and a guest into its ring, moves no
+// position out of it: the region is refused, or the ring runs on.
+func FuzzInflight(f *testing.F) {
+	f.Add([]byte{}, []byte{})
+	f.Add(binary.LittleEndian.AppendUint64(nil, 5|5<<16), []byte{0xff})
+	whole := make([]byte, virtqueue.InflightLen(11))
+	whole[8], whole[20], whole[21] = 1, 1, 1
+	for i := range 11 {
+		binary.LittleEndian.PutUint64(whole[32+32*i:], uint64(i+1)<<16)
+	}
+	binary.LittleEndian.PutUint64(whole[32+32*2:], 1|3<<16|4<<32|3<<48)
+	binary.LittleEndian.PutUint32(whole[12:], 5|5<<16)
+	f.Add(whole, []byte{})
+	f.Fuzz(func(t *testing.T, spoiled, ring []byte) {
+		j := newTracked(t, 8, 0)
+		defer j.Close()
+		j.post(3, vqtest.Request{In: []int{100}})
+		j.serve()
+		j.inflight.Memory.CopyFrom(spoiled[:min(len(spoiled), int(j.inflight.Memory.Len()))], 0)
+		c, err := j.Config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Desc.CopyFrom(ring[:min(len(ring), int(c.Desc.Len()))], 0)
+		inflight := *j.inflight
+		inflight.Recover = true
+		c.Inflight = &inflight
+		j.Queue.Close()
+		q, err := virtqueue.New(c, j.Mem)
+		if err != nil {
+			if !strings.Contains(err.Error(), "makes no sense") {
+				t.Error(err)
+			}
+			return
+		}
+		var chains [8]virtqueue.Chain
+		if n, err := q.Pop(chains[:]); err == nil {
+			pushAll(q, chains[:n])
+		}
+		if state := q.Suspend(); state.Used&^(1<<15) >= 8 || state.Used != state.Avail {
+			t.Errorf("the ring stands at %+v", state)
+		}
+	})
+}
