@@ -126,6 +126,9 @@ func checkUnit(t *testing.T, dest string) {
 	if strings.Contains(string(text), "@") && strings.Contains(string(text), "DIR@") {
 		t.Errorf("a place is not filled in:\n%s", text)
 	}
+	if !strings.Contains(string(text), " --state-dir %t/") {
+		t.Errorf("packed rings do not survive a kill:\n%s", text)
+	}
 	// The program is not at /usr/bin here, and verify looks for it.
 	local := filepath.Join(t.TempDir(), "vhostnet.service")
 	if err := os.WriteFile(local, bytes.ReplaceAll(text, []byte("=/usr/bin/vhostnet"), []byte("="+filepath.Join(dest, "usr/bin/vhostnet"))), 0o600); err != nil {
