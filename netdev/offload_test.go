@@ -89,14 +89,6 @@ func offloadSets() []virtio.Features {
 	return sets
 }
 
-// withBuffers are sets, and the same sets with merged receive buffers.
-func withBuffers(sets []virtio.Features) (both []virtio.Features) {
-	for _, f := range sets {
-		both = append(both, f, f|virtio.NetMrgRxBuf)
-	}
-	return both
-}
-
 // fewSets are those of offloadSets in which one thing is missing, or all but
 // one.
 func fewSets() []virtio.Features {
@@ -133,7 +125,14 @@ func asReceiver(sender virtio.Features) (f virtio.Features) {
 // whatever the two accepted: no frame has a bad checksum, none is one that the
 // receiver did not accept, and every payload is complete (V61, V63).
 func TestOffloadMatrix(t *testing.T) {
-	carryMatrix(t, fewSets(), withBuffers(fewSets()), packets())
+	receivers := fewSets() // buffers are merged by turns, and by both with all and nothing accepted
+	for i := range receivers {
+		if i%2 == 0 {
+			receivers[i] |= virtio.NetMrgRxBuf
+		}
+	}
+	receivers = append(receivers, receivers[0]&^virtio.NetMrgRxBuf, receivers[len(receivers)-1]|virtio.NetMrgRxBuf)
+	carryMatrix(t, fewSets(), receivers, packets())
 }
 
 // carryMatrix lets a guest of each set of senders send to one of each set of

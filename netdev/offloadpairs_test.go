@@ -2,7 +2,11 @@
 
 package netdev_test
 
-import "testing"
+import (
+	"testing"
+
+	"vhostnet/virtio"
+)
 
 // The detector of races has seen all goroutines when TestOffloadMatrix is over:
 // every pair is a matter of bytes.
@@ -25,4 +29,12 @@ func TestOffloadEveryPair(t *testing.T) {
 		{name: "USOv4", proto: udp, mss: 300, payload: pattern(700, 9)},
 		{name: "USOv6", proto: udp, v6: true, mss: 300, payload: pattern(600, 10)},
 	})
+}
+
+// withBuffers are sets, and the same sets with merged receive buffers.
+func withBuffers(sets []virtio.Features) (both []virtio.Features) {
+	for _, f := range sets {
+		both = append(both, f, f|virtio.NetMrgRxBuf)
+	}
+	return both
 }
