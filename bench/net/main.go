@@ -58,10 +58,10 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		return err
 	}
 	all, err := b.measureAll(ctx)
-	if err != nil {
-		return err
+	if len(all) > 0 { // also what there is of a run that was broken off
+		err = errors.Join(err, writeReport(out, o.format, all))
 	}
-	return writeReport(out, o.format, all)
+	return err
 }
 
 // bench is one invocation: what was asked for, and what all its guests share.
@@ -91,7 +91,8 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	return err
 }
 
-// measureAll measures each network once in each round, in changing order.
+// measureAll measures each network once in each round, in changing order. It
+// answers what was measured also when it fails.
 func (b *bench) measureAll(ctx context.Context) ([]measurement, error) {
 	var all []measurement
 	for round := range b.options.rounds {
@@ -99,7 +100,7 @@ func (b *bench) measureAll(ctx context.Context) ([]measurement, error) {
 			network := b.options.networks[(i+round)%len(b.options.networks)]
 			m, err := b.measureNetwork(ctx, network)
 			if err != nil {
-				return nil, fmt.Errorf("round %d, %s: %w", round+1, network, err)
+				return all, fmt.Errorf("round %d, %s: %w", round+1, network, err)
 			}
 			m.Network, m.Round = network, round+1
 			fmt.Fprintf(b.progress, "round %d, %-8s %5.2f Gbps up, %5.2f down, ping %.0f us, %.0f connections/s\n",

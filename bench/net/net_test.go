@@ -157,6 +157,9 @@ func TestSummarise(t *testing.T) {
 	if rows := summarise(some[:1]); rows[0].RatioUp != 0 {
 		t.Errorf("a ratio to nothing: %+v", rows)
 	}
+	if rows := summarise([]measurement{some[0], some[1], some[3]}); rows[1].RatioUp != 4 {
+		t.Errorf("%+v: a ratio in a round that has no figure of vhostnet's", rows)
+	}
 }
 
 func TestReport(t *testing.T) {

@@ -68,10 +68,13 @@ func summariseRounds(network string, of []measurement, ours map[int]measurement)
 		PingMicroseconds:  middle(func(m measurement) float64 { return m.PingMicroseconds }),
 		ConnectsPerSecond: middle(func(m measurement) float64 { return m.ConnectsPerSecond }),
 	}
-	if len(ours) > 0 {
-		r.RatioUp = middle(func(m measurement) float64 { return ours[m.Round].Up.Gbps / m.Up.Gbps })
-		r.RatioDown = middle(func(m measurement) float64 { return ours[m.Round].Down.Gbps / m.Down.Gbps })
+	var up, down []float64
+	for _, m := range of {
+		if o, ok := ours[m.Round]; ok {
+			up, down = append(up, o.Up.Gbps/m.Up.Gbps), append(down, o.Down.Gbps/m.Down.Gbps)
+		}
 	}
+	r.RatioUp, r.RatioDown = median(up), median(down)
 	return r
 }
 
