@@ -77,7 +77,7 @@ demo: ## two guests with a user-mode network: DHCP, names, pages, ping, iperf3; 
 soak: build ## long amounts of what test runs shortly; LONG=1 ten times as long with guests
 	VHOSTNET_SOAK=1 $(GO) test -count=1 -timeout 4h ./vhostuser/... ./virtqueue/... ./netdev/...
 	VHOSTNET_PACED=10m $(GO) test -count=1 -timeout 2h -v -run '^TestPacedTrafficIsNotDropped$$' ./netdev
-	VHOSTNET=$(CURDIR)/bin/vhostnet VHOSTNET_KILLS=$(if $(LONG),1000,100) VHOSTNET_MIGRATIONS=$(if $(LONG),100,20) $(GO) test -tags integration -count=1 -v -timeout 4h -run 'Restart|Migration' ./integration
+	VHOSTNET=$(CURDIR)/bin/vhostnet VHOSTNET_KILLS=$(if $(LONG),1000,100) VHOSTNET_MIGRATIONS=$(if $(LONG),100,20) VHOSTNET_PAGE=200 $(GO) test -tags integration -count=1 -v -timeout 4h -run 'Restart|Migration|UserNetwork' ./integration
 	FUZZTIME=10m scripts/fuzz.sh
 	$(MAKE) --no-print-directory mutants
 

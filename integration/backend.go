@@ -68,9 +68,14 @@ func (b *Backend) Start(ctx context.Context) error {
 	})
 }
 
-// listening reads the kernel's list: a connection would be a front-end.
+// listening reads the kernel's list, of the process's network namespace: a
+// connection would be a front-end.
 func (b *Backend) listening() (bool, error) {
-	file, err := os.Open("/proc/net/unix")
+	list := "/proc/net/unix"
+	if b.proc != nil {
+		list = fmt.Sprintf("/proc/%d/net/unix", b.proc.cmd.Process.Pid)
+	}
+	file, err := os.Open(list)
 	if err != nil {
 		return false, fmt.Errorf("integration: %w", err)
 	}

@@ -23,6 +23,7 @@ const (
 // Files of Debian's packages ipxe-qemu, ovmf and u-boot-qemu.
 const (
 	ipxeROM   = "/usr/lib/ipxe/qemu/pxe-virtio.rom"
+	ipxeEFI   = "/usr/lib/ipxe/snponly.efi" // an EFI program that uses the firmware's driver
 	ovmfCode  = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 	ovmfState = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 	ubootROM  = "/usr/lib/u-boot/qemu-x86/u-boot.rom"

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -27,34 +26,52 @@ const (
 	fixed4   = "10.0.2.9"
 )
 
+// pageVariable names the MB that guests fetch and send in TestUserNetwork.
+const pageVariable = "VHOSTNET_PAGE"
+
 // TestUserNetwork is two guests behind the gateway that the program is without
-// any privilege: addresses, names, pages of the host over both protocols, and a
-// way in.
+// any privilege: addresses, names, pages of the host over both protocols, many
+// connections, datagrams of all lengths, and ways in.
 func TestUserNetwork(t *testing.T) {
-	w := serveWeb(t, 100*megabyte)
-	way := freePort(t)
+	w := serveWeb(t, amount(t, pageVariable, 100)*megabyte)
+	in := newWays(t)
+	client, err := image.Server(within(t, time.Minute), t.TempDir(), []string{"dhclient"}, nil)
+	must(t, err)
+	leases := filepath.Join(sharedDir(t), "leases")
 	lab := startUnprivileged(t, []string{
-		"--uplink", fmt.Sprintf("user,host=on,forward=tcp/127.0.0.1:%d/%s:80", way, fixed4),
-	}, GuestConfig{Name: "a", QEMU: machine.QEMU, MemoryMiB: 512}, GuestConfig{Name: "b", QEMU: machine.QEMU})
+		"--uplink", "user,host=on,resolver=" + serveNames(t) + ",leases=" + leases + in.options(),
+	}, GuestConfig{Name: "a", QEMU: machine.QEMU, MemoryMiB: 768, Image: client}, GuestConfig{Name: "b", QEMU: machine.QEMU})
 	run(t, "NoPrivilege", func(t *testing.T) { testNoPrivilege(t, lab) })
 	run(t, "Lease", func(t *testing.T) { testLease(t, lab) })
+	run(t, "Lease6", func(t *testing.T) { testLease6(t, lab) })
 	run(t, "Names", func(t *testing.T) { testNames(t, lab) })
+	run(t, "Resolver", func(t *testing.T) { testResolver(t, lab) })
 	run(t, "Ping", func(t *testing.T) { testGatewayPing(t, lab) })
+	run(t, "Datagrams", func(t *testing.T) { testDatagrams(t, lab) })
+	run(t, "Connections", func(t *testing.T) { testConnections(t, lab) })
 	run(t, "Pages", func(t *testing.T) { testPages(t, lab, w) })
-	run(t, "Forward", func(t *testing.T) { testForward(t, lab, way) })
+	run(t, "Forwards", func(t *testing.T) { testForwards(t, lab, in) })
 	run(t, "GuestReboot", func(t *testing.T) { testLeaseAfterReboot(t, lab) })
+	run(t, "Restart", func(t *testing.T) { testLeaseAfterRestart(t, lab, leases) })
 }
 
 // startUnprivileged is startLab whose program runs as nobody, without any
 // capability.
 func startUnprivileged(t *testing.T, args []string, guests ...GuestConfig) *Lab {
 	t.Helper()
+	return startUnprivilegedIn(t, nil, args, guests...)
+}
+
+// startUnprivilegedIn is startUnprivileged by way of a program that puts itself
+// elsewhere and then runs its arguments.
+func startUnprivilegedIn(t *testing.T, by, args []string, guests ...GuestConfig) *Lab {
+	t.Helper()
 	dir := t.TempDir()
 	for d := dir; strings.HasPrefix(d, os.TempDir()+"/"); d = filepath.Dir(d) {
 		must(t, os.Chmod(d, 0o777))
 	}
 	wrapper := filepath.Join(dir, "vhostnet")
-	script := "#!/bin/sh\nexec setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs " + readable(t, binary, dir) + " \"$@\"\n"
+	script := "#!/bin/sh\nexec " + strings.Join(by, " ") + " setpriv --reuid=65534 --regid=65534 --clear-groups --pdeathsig=KILL --bounding-set=-all --inh-caps=-all --no-new-privs " + readable(t, binary, dir) + " \"$@\"\n"
 	must(t, os.WriteFile(wrapper, []byte(script), 0o755))
 	lab, err := StartLab(within(t, 3*time.Minute), LabConfig{Dir: dir, Binary: wrapper, Image: image, Guests: guests, Backend: args})
 	t.Cleanup(func() {
@@ -69,6 +86,16 @@ func startUnprivileged(t *testing.T, args []string, guests ...GuestConfig) *Lab 
 		t.Fatal(err)
 	}
 	return lab
+}
+
+// sharedDir is a directory that the program without privileges can use.
+func sharedDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "vhostnet-shared-")
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	must(t, os.Chmod(dir, 0o777))
+	return dir
 }
 
 // readable is a copy of a program where everybody can run it.
@@ -104,13 +131,19 @@ END
 chmod +x /run/lease
 modprobe af_packet 2>/dev/null
 /bin/ip addr flush dev eth0 scope global
-udhcpc -i eth0 -n -q -f -t 20 -T 1 -s /run/lease >&2
+udhcpc -i eth0 -n -q -f -t 20 -T 1 -s /run/lease %s >&2
 cat /run/ip`
 
 // lease has a guest take a lease and answers the address.
 func lease(t *testing.T, g *Guest) string {
 	t.Helper()
-	out, err := g.Shell(within(t, 60*time.Second), leaseScript)
+	return leaseOf(t, g, "")
+}
+
+// leaseOf is lease with options of udhcpc.
+func leaseOf(t *testing.T, g *Guest, options string) string {
+	t.Helper()
+	out, err := g.Shell(within(t, 60*time.Second), fmt.Sprintf(leaseScript, options))
 	must(t, err)
 	fields := strings.Fields(out)
 	if len(fields) == 0 {
@@ -256,19 +289,55 @@ func testPages(t *testing.T, lab *Lab, w *web) {
 	}
 }
 
-// testForward: a client on the host reaches a server in a guest.
-func testForward(t *testing.T, lab *Lab, port int) {
-	g := lab.Guests[1]
-	ctx := within(t, 60*time.Second)
-	_, err := g.Shell(ctx, "mkdir -p /srv && echo 'a page of the guest' > /srv/index.html && /bin/ip addr replace "+fixed4+"/24 dev eth0")
+// serveEchoes echoes on the host's loopback addresses, both protocols, and answers
+// the port.
+func serveEchoes(t *testing.T) int {
+	t.Helper()
+	port := freePort(t)
+	program := filepath.Join(t.TempDir(), "guest")
+	must(t, Build(within(t, time.Minute), "integration/guest", program))
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		serveEcho(t, program, "echo", "-addr", net.JoinHostPort(host, fmt.Sprint(port)))
+	}
+	return port
+}
+
+// serveEcho starts the guest's program on the host, perhaps by another one, and
+// waits until it is ready.
+func serveEcho(t *testing.T, argv ...string) {
+	t.Helper()
+	log := filepath.Join(t.TempDir(), "echo.log")
+	p, err := start("echo", log, argv...)
 	must(t, err)
-	job, err := g.StartJob(ctx, "httpd", "-f", "-h", "/srv")
-	must(t, err)
-	defer func() { must(t, job.Stop(ctx)) }()
-	must(t, poll(ctx, "the guest's page", func() (bool, error) {
-		out, err := exec.CommandContext(ctx, "curl", "-s", "-m", "10", fmt.Sprintf("http://127.0.0.1:%d/", port)).Output()
-		return err == nil && string(out) == "a page of the guest\n", nil
-	}))
+	t.Cleanup(p.kill)
+	awaitText(within(t, 30*time.Second), t, log, "ready")
+}
+
+// testDatagrams: datagrams that fit, and those that the guest or the gateway cuts,
+// come back, over both protocols.
+func testDatagrams(t *testing.T, lab *Lab) {
+	port := serveEchoes(t)
+	for _, gateway := range []string{gateway4, gateway6} {
+		for _, size := range []int{1, 1472, 1473, 9000, 60000} {
+			_, err := lab.Guests[0].Run(within(t, 60*time.Second), "/init", "datagram", "-addr", net.JoinHostPort(gateway, fmt.Sprint(port)), "-bytes", fmt.Sprint(size))
+			if err != nil {
+				t.Errorf("%d bytes to %s: %v", size, gateway, err)
+			}
+		}
+		if err := Ping(within(t, 60*time.Second), lab.Guests[0], gateway, 3, 5000); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// testConnections: a thousand connections are open at once, and each carries
+// bytes.
+func testConnections(t *testing.T, lab *Lab) {
+	addr := net.JoinHostPort(gateway4, fmt.Sprint(serveEchoes(t)))
+	out, err := lab.Guests[0].Run(within(t, 3*time.Minute), "/init", "connections", "-addr", addr, "-count", "1000", "-bytes", "5000")
+	if err != nil || !strings.HasPrefix(out, "1000 connections, 5000 bytes each") {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // testLeaseAfterReboot: a guest has the address that it had.

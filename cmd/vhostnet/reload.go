@@ -7,6 +7,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 )
@@ -46,7 +47,7 @@ func (d *daemon) reloads(ctx context.Context, old config) {
 			if level := c.logLevel; level != d.log.GetLevel() {
 				d.log.SetLevel(level)
 			}
-			d.log.Info("configuration is read anew", "added", len(p.add)-p.replaced, "removed", len(p.remove)-p.replaced, "replaced", p.replaced)
+			d.log.Info("configuration is read anew", "added", len(p.add)-len(p.replaced), "removed", len(p.remove)-len(p.replaced), "replaced", len(p.replaced), "changed", len(p.change))
 		}
 		notify(d.log, sd.SdNotifyReady)
 	}
@@ -55,9 +56,27 @@ func (d *daemon) reloads(ctx context.Context, old config) {
 // plan is what leads from one configuration to another. Ports that others added
 // at run time are in neither.
 type plan struct {
-	remove   []portSpec // before, in this order
-	add      []portSpec // after that, in this order
-	replaced int        // of both
+	remove   []portSpec   // before, in this order
+	add      []portSpec   // after that, in this order
+	replaced []string     // names of both
+	change   []portChange // in place, after that
+}
+
+// portChange is a port that stays, with other options.
+type portChange struct{ was, is portSpec }
+
+func (c portChange) back() portChange { return portChange{c.is, c.was} }
+
+// inPlace reports whether a port can follow a change of its options without being
+// replaced: a user-mode network that gets other ways in.
+func inPlace(was, is portSpec) bool {
+	if was.uplink == nil || is.uplink == nil || was.uplink.kind != "user" {
+		return false
+	}
+	w, i := *was.uplink, *is.uplink
+	w.user.forwards, i.user.forwards = nil, nil
+	was.uplink, is.uplink = &w, &i
+	return samePort(was, is)
 }
 
 // newPlan compares two configurations; the error says what cannot change while
@@ -67,12 +86,18 @@ func newPlan(old, c config) (*plan, error) {
 	p := &plan{}
 	for _, was := range old.ports {
 		i := indexOfPort(c.ports, was.name)
-		if i >= 0 && samePort(was, c.ports[i]) && !replacedBehind(old, c, was.mirror) {
-			continue
+		if i >= 0 && !replacedBehind(old, c, was.mirror) {
+			if samePort(was, c.ports[i]) {
+				continue
+			}
+			if inPlace(was, c.ports[i]) {
+				p.change = append(p.change, portChange{was, c.ports[i]})
+				continue
+			}
 		}
 		p.remove = append(p.remove, was)
 		if i >= 0 {
-			p.replaced++
+			p.replaced = append(p.replaced, was.name)
 			errs = append(errs, replaceable(was, c.ports[i]))
 		}
 	}
@@ -157,21 +182,14 @@ func settingsChanged(old, c config) error {
 
 // follow carries out a plan, or takes back what it has done of it.
 func (d *daemon) follow(p *plan) error {
-	var removed, added []portSpec
-	for _, spec := range p.remove {
-		gone, err := d.removeSpec(spec)
-		if gone {
-			removed = append(removed, spec)
-		}
-		if err != nil {
-			return errors.Join(err, d.addSpecs(removed))
-		}
+	if len(p.replaced) > 0 {
+		d.log.Info("these ports are replaced, as their options do not change while they are open: VMs are disconnected and connect again, and connections by a user-mode network end", "ports", strings.Join(p.replaced, " "))
 	}
-	for _, spec := range p.add {
-		opened, err := d.addPort(spec)
-		if err == nil {
-			added = append(added, opened.spec)
-			continue
+	var removed, added []portSpec
+	var changed []portChange
+	back := func(err error) error {
+		for _, c := range slices.Backward(changed) {
+			err = errors.Join(err, d.changePort(c.back()))
 		}
 		for _, spec := range slices.Backward(added) {
 			_, failed := d.removeSpec(spec)
@@ -179,7 +197,43 @@ func (d *daemon) follow(p *plan) error {
 		}
 		return errors.Join(err, d.addSpecs(removed))
 	}
+	for _, spec := range p.remove {
+		gone, err := d.removeSpec(spec)
+		if gone {
+			removed = append(removed, spec)
+		}
+		if err != nil {
+			return back(err)
+		}
+	}
+	for _, spec := range p.add {
+		opened, err := d.addPort(spec)
+		if err != nil {
+			return back(err)
+		}
+		added = append(added, opened.spec)
+	}
+	for _, c := range p.change {
+		if err := d.changePort(c); err != nil {
+			return back(err)
+		}
+		changed = append(changed, c)
+	}
 	return nil
+}
+
+// changePort changes a port in place. On error it is as it was; that somebody
+// removed it meanwhile is none.
+func (d *daemon) changePort(c portChange) error {
+	p := d.ports.find(c.was.name)
+	if p == nil {
+		return nil
+	}
+	u, ok := p.behind.(*uplink)
+	if !ok || u.change == nil {
+		return c.is.said.errorf("its options do not change while it is open")
+	}
+	return c.is.said.wrong(u.change(c.was, c.is))
 }
 
 // removeSpec removes a port, and reports whether it did, also when not all of it

@@ -195,6 +195,10 @@ type uplink struct {
 	drain func(ctx context.Context) error
 	close func(ctx context.Context) error
 	count func() metrics.PortSnapshot
+
+	// change follows other options that inPlace allows; on error all is as before.
+	// nil: there are none.
+	change func(was, is portSpec) error
 }
 
 func (u *uplink) Serve(ctx context.Context) error { return u.run(ctx) }
@@ -213,7 +217,7 @@ func (d *daemon) openTAP(spec portSpec, o vswitch.PortOptions) (attachment, erro
 	if err != nil {
 		return nil, err
 	}
-	return &uplink{u.Run, u.Drain, u.Close, u.Snapshot}, nil
+	return &uplink{run: u.Run, drain: u.Drain, close: u.Close, count: u.Snapshot}, nil
 }
 
 func (t *tapSpec) open() (list []*sys.TAP, err error) {

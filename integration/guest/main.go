@@ -3,7 +3,8 @@
 // "guest send" and "guest receive" it is one end of a checked byte stream over
 // TCP; as "guest probe" it sends datagrams that nobody waits for; as "guest connect"
 // it opens connections, one after the other; as "guest churn" it changes memory and
-// looks at it again.
+// looks at it again; as "guest connections", "guest datagram" and "guest resolve" it
+// asks servers, and as "guest echo" it is one.
 package main
 
 import (
@@ -37,7 +38,7 @@ const dialTimeout = 20 * time.Second
 // progressStep is how many bytes lie between two writes of the progress file.
 const progressStep = 1 << 20
 
-var errCommand = errors.New("want send, receive, probe, connect or churn")
+var errCommand = errors.New("want send, receive, probe, connect, churn, connections, datagram, resolve or echo")
 
 func run(args []string) error {
 	if len(args) == 0 {
@@ -50,6 +51,8 @@ func run(args []string) error {
 	progress := flags.String("progress", "", "file that tells how many bytes were received so far; made once the receiver listens")
 	every := flags.Duration("every", time.Millisecond, "time between two datagrams, or two changed pages")
 	lasting := flags.Duration("for", 2*time.Second, "how long connections are opened")
+	count := flags.Int("count", 1, "number of connections")
+	network := flags.String("network", "", "udp or tcp, by which names are asked for; by default as their answers want it")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
@@ -62,6 +65,14 @@ func run(args []string) error {
 		return connect(*addr, *lasting)
 	case "churn":
 		return churn(*every, asked())
+	case "connections":
+		return connections(*addr, *count, *n)
+	case "datagram":
+		return datagram(*addr, *n)
+	case "resolve":
+		return resolve(*addr, *network, flags.Arg(0))
+	case "echo":
+		return echo(*addr, asked())
 	case "send":
 		sum, err = send(*addr, *seed, *n, asked())
 	case "receive":

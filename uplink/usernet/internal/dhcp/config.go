@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -116,6 +118,11 @@ func (c Config) validate() error {
 	}
 	if c.Lease != 0 && (c.Lease < minLease || c.Lease > maxLease) {
 		return fmt.Errorf("dhcp: lease of %v; want %v to %v", c.Lease, minLease, maxLease)
+	}
+	if c.File != "" {
+		if info, err := os.Stat(filepath.Dir(c.File)); err != nil || !info.IsDir() {
+			return fmt.Errorf("dhcp: lease file %s; want it in a directory that exists", c.File)
+		}
 	}
 	if c.PerGuest < 0 {
 		return fmt.Errorf("dhcp: %d addresses for each guest; want 0 (16) or more", c.PerGuest)
