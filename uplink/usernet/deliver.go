@@ -10,6 +10,7 @@ import (
 	"vhostnet/metrics"
 	"vhostnet/nbl"
 	"vhostnet/sharedmem"
+	"vhostnet/virtio"
 	"vhostnet/vswitch"
 	"vhostnet/worker"
 )
@@ -48,7 +49,7 @@ func (u *uplink) Deliver(c *worker.Context, batch []*nbl.List) (accepted int, pa
 		}
 		frames++
 		bytes += uint64(l.Length)
-		u.n.receive(c.Now(), *d, g, l)
+		u.n.receive(c, *d, g, l)
 	}
 	u.counters.RxFrames.Add(frames)
 	u.counters.RxBytes.Add(bytes)
@@ -56,7 +57,7 @@ func (u *uplink) Deliver(c *worker.Context, batch []*nbl.List) (accepted int, pa
 }
 
 // receive finds the way of one frame.
-func (n *Network) receive(now int64, d stack.NetworkDispatcher, g *guest, l *nbl.List) {
+func (n *Network) receive(c *worker.Context, d stack.NetworkDispatcher, g *guest, l *nbl.List) {
 	h := l.Header()
 	if l.HasTag() {
 		n.counters.unknown.Add(1)
@@ -64,14 +65,14 @@ func (n *Network) receive(now int64, d stack.NetworkDispatcher, g *guest, l *nbl
 	}
 	src, dst, tcp := tcpAddresses(l.EtherType, h[ethernetLen:])
 	if tcp == 0 {
-		n.toInbox(g, l)
+		n.cutToInbox(c, g, l)
 		return
 	}
-	if !n.learn(src, l.Src, g, now) {
+	if !n.learn(src, l.Src, g, c.Now()) {
 		return
 	}
 	payload, head := copyIn(l, headers(h[ethernetLen:], tcp))
-	n.toStack(now, d, g, segment{l.EtherType, src, dst, tcp, payload, head})
+	n.toStack(c.Now(), d, g, segment{l.EtherType, src, dst, tcp, payload, head})
 }
 
 // segment is a TCP packet on its way into the stack.
@@ -162,6 +163,29 @@ func copyIn(l *nbl.List, split int) (b buffer.Buffer, head []byte) {
 		_ = b.Append(second) // fails for shared Buffers only
 	}
 	return b, first.AsSlice()
+}
+
+// softeners are the workers'.
+var softeners = worker.NewSlot(func() *nbl.Softener { return nbl.NewSoftener(make([]byte, nbl.SoftenerBytes)) })
+
+// cutToInbox is toInbox for each datagram of a frame that is many of them. One
+// that is to be cut into fragments is one datagram: it goes as it is.
+func (n *Network) cutToInbox(c *worker.Context, g *guest, l *nbl.List) {
+	if l.Offload.GSOType != virtio.GSOUDPL4 {
+		n.toInbox(g, l)
+		return
+	}
+	s := softeners.Get(c)
+	s.StartBurst()
+	parts, ok := s.Soften(l)
+	if !ok || len(parts) == 0 {
+		n.port.counters.Drops.Add(metrics.ReasonSoftOffload, 1)
+		return
+	}
+	n.port.counters.SoftOffload.Add(1)
+	for i := range parts {
+		n.toInbox(g, &parts[i])
+	}
 }
 
 // toInbox copies a frame for the goroutine that looks at all but TCP.
