@@ -45,6 +45,9 @@ func TestAddressesFollowTheVM(t *testing.T) {
 			t.Errorf("%v is taken from a port that uses it", a)
 		}
 	}
+	if l.n.learn(leased, mac, two, now+2*stationClaims) {
+		t.Error("a lease is used by who borrows its MAC, as soon as it rests")
+	}
 	gone.Store(true)
 	for _, a := range []netip.Addr{leased, free} {
 		if l.n.learn(a, other, two, now) {
