@@ -152,12 +152,22 @@ func leaseOf(t *testing.T, g *Guest, options string) string {
 	return fields[len(fields)-1]
 }
 
+// wish is the address that guest b asks for, which it would not be given by itself.
+const wish = "10.0.2.77"
+
 // testLease: both guests get addresses of both kinds, each its own.
 func testLease(t *testing.T, lab *Lab) {
 	network4, network6 := netip.MustParsePrefix(gateway4+"/24"), netip.MustParsePrefix(gateway6+"/64")
 	taken := map[string]bool{gateway4: true}
 	for _, g := range lab.Guests {
-		a := lease(t, g)
+		options := ""
+		if g.Name() == "b" {
+			options = "-r " + wish
+		}
+		a := leaseOf(t, g, options)
+		if options != "" && a != wish {
+			t.Errorf("%s asked for %s and was given %s", g.Name(), wish, a)
+		}
 		if ip, err := netip.ParseAddr(a); err != nil || !network4.Contains(ip) || taken[a] {
 			t.Errorf("%s has the address %q", g.Name(), a)
 		}
