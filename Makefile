@@ -68,8 +68,8 @@ bench-peers: build ## the same, with Open vSwitch with DPDK: five rounds in turn
 bench-net: build ## a guest's network: vhostnet's user-mode one against slirp, passt and QEMU's TAP
 	$(GO) run ./bench/net
 
-bench-restart: build ## 50 kills of vhostnet under load: how long until frames come through again
-	VHOSTNET=$(CURDIR)/bin/vhostnet VHOSTNET_KILLS=50 $(GO) test -tags integration -count=1 -v -timeout 20m -run '^TestRestart$$' ./integration
+bench-restart: build ## 50 kills of vhostnet under load, with split and with packed rings: how long until frames come through again
+	VHOSTNET=$(CURDIR)/bin/vhostnet VHOSTNET_KILLS=$(or $(KILLS),50) $(GO) test -tags integration -count=1 -v -timeout 40m -run '^TestRestart(Packed)?$$' ./integration
 
 demo: ## two guests with a user-mode network: DHCP, names, pages, ping, iperf3; CONSOLE=1 leaves one open
 	@scripts/demo.sh

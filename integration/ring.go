@@ -134,6 +134,10 @@ func (r *Ring) Buffers() ([]uint64, error) {
 	return at, nil
 }
 
+// Slots reads the descriptors of a ring as they are, which in a packed ring is
+// all that both sides have said.
+func (r *Ring) Slots() ([]byte, error) { return r.area(r.desc, 0, descEntry) }
+
 // ReadUsed returns how many heads have been returned so far, modulo 2^16.
 func (r *Ring) ReadUsed() (uint16, error) {
 	var header [usedHeader]byte
