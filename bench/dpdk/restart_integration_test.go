@@ -21,17 +21,20 @@ func TestRestart(t *testing.T) {
 	// A front-end that connects does so once: when the back-end is gone it has to
 	// be started again as well.
 	t.Run("VhostnetListens", func(t *testing.T) {
-		restart(t, binary, false, []func(*rig, context.Context) error{(*rig).killFrontEnd, (*rig).killBoth})
+		restart(t, binary, false, false, []func(*rig, context.Context) error{(*rig).killFrontEnd, (*rig).killBoth})
 	})
 	t.Run("VhostnetConnects", func(t *testing.T) {
-		restart(t, binary, true, []func(*rig, context.Context) error{(*rig).killFrontEnd, (*rig).killBackEnd, (*rig).killBackEnd})
+		restart(t, binary, true, false, []func(*rig, context.Context) error{(*rig).killFrontEnd, (*rig).killBackEnd, (*rig).killBackEnd})
+	})
+	t.Run("InOrder", func(t *testing.T) {
+		restart(t, binary, true, true, []func(*rig, context.Context) error{(*rig).killBackEnd})
 	})
 }
 
 // restartTime bounds each half of TestRestart.
 const restartTime = 3 * time.Minute
 
-func restart(t *testing.T, binary string, server bool, kills []func(*rig, context.Context) error) {
+func restart(t *testing.T, binary string, server, inOrder bool, kills []func(*rig, context.Context) error) {
 	ctx, cancel := context.WithTimeout(t.Context(), restartTime)
 	defer cancel()
 	o, err := parseOptions([]string{"-check", "-vhostnet", binary}, io.Discard)
@@ -44,9 +47,12 @@ func restart(t *testing.T, binary string, server bool, kills []func(*rig, contex
 		t.Fatal(err)
 	}
 	b := &bench{options: o, machine: m, progress: t.Output()}
-	what := combination{Size: 256, Queues: 1, Ring: ringSize, Mergeable: true}
+	what := combination{Size: 256, Queues: 1, Ring: ringSize, Mergeable: true, InOrder: inOrder}
 	r, err := b.newRig(ctx, vhostnetBackend, what, nil)
 	if err == nil {
+		if r.back.inOrder != inOrder {
+			t.Errorf("IN_ORDER is negotiated: %t", r.back.inOrder)
+		}
 		err = r.finish(r.restarts(ctx, kills))
 	}
 	if failed, ok := errors.AsType[*runError](err); ok {
