@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+
+	"vhostnet/internal/sys"
 )
 
 // Forward is a way in: who connects to Listen on the host reaches Guest.
@@ -160,6 +163,11 @@ func (w *forwarding) listen(n *Network) (err error) {
 		network, address = "unix", path
 	}
 	w.stream, err = net.Listen(network, address)
+	if network == "unix" && sys.IsStale(address, err) {
+		if err = os.Remove(address); err == nil {
+			w.stream, err = net.Listen(network, address)
+		}
+	}
 	return err
 }
 

@@ -180,3 +180,19 @@ func TestForwardRefused(t *testing.T) {
 		t.Error("a forward that is not there was removed")
 	}
 }
+
+// A socket that a killed process left behind is replaced, one that is served is
+// not.
+func TestForwardStaleSocket(t *testing.T) {
+	l := newLab(t, Options{})
+	path := filepath.Join(t.TempDir(), "web")
+	old, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	l.must(err)
+	old.SetUnlinkOnClose(false)
+	f := Forward{Network: "tcp", Listen: "unix:" + path, Guest: netip.MustParseAddrPort("10.0.2.15:80")}
+	if err := l.n.AddForward(f); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("a socket that somebody serves: %v", err)
+	}
+	l.must(old.Close())
+	l.must(l.n.AddForward(f))
+}
