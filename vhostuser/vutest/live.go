@@ -49,7 +49,18 @@ func (f *FrontEnd) SetCall(ctx context.Context, i int) error {
 		return err
 	}
 	f.lines = append(f.lines, l)
-	l.old = r.call.Load()
+	if l.old = r.call.Load(); l.old == nil {
+		// What comes back before the back-end has the interrupt comes without
+		// one: the guest polls until then.
+		err := f.setEvent(ctx, vhostuser.SetVringCall, i, l.event)
+		if err == nil {
+			err = f.Barrier(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		return r.listen(l)
+	}
 	if err := r.listen(l); err != nil {
 		return err
 	}
