@@ -66,11 +66,11 @@ func (a access) apply(path string) error {
 	if a.uid >= 0 || a.gid >= 0 {
 		if err := os.Lchown(path, a.uid, a.gid); err != nil {
 			return fmt.Errorf("vhostuser: give socket %s to user %d and group %d, -1 being the process's (another user takes root, another group a membership): %w",
-				path, a.uid, a.gid, cause(err))
+				path, a.uid, a.gid, sys.Cause(err))
 		}
 	}
 	if err := os.Chmod(path, a.mode); err != nil {
-		return fmt.Errorf("vhostuser: set mode %#o of socket %s: %w", a.mode, path, cause(err))
+		return fmt.Errorf("vhostuser: set mode %#o of socket %s: %w", a.mode, path, sys.Cause(err))
 	}
 	return nil
 }

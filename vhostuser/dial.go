@@ -47,7 +47,7 @@ func (s *Server) dial(ctx context.Context) {
 			}
 		} else if ctx.Err() == nil {
 			s.counters.unreached.Add(1)
-			if why := cause(err).Error(); why != told {
+			if why := sys.Cause(err).Error(); why != told {
 				told = why
 				s.log.write(hclog.Info, "waiting for a front-end to listen", "port", s.o.Name, "path", s.o.Path, "error", why)
 			}

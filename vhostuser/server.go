@@ -109,7 +109,7 @@ type Server struct {
 	keeping   *positions        // the same while Serve runs
 	listener  *net.UnixListener // nil with o.Conn and o.Dial
 	conn      *sys.Conn         // nil without o.Conn
-	file      socketFile
+	file      sys.SocketFile
 	access    access
 	channel   atomic.Pointer[channel] // of the session, nil: none
 	counters  counters
@@ -246,7 +246,7 @@ func (s *Server) Close() {
 		_ = s.conn.Close()
 	}
 	s.positions.drop()
-	s.file.remove()
+	s.file.Remove()
 }
 
 // accept hands each newcomer to a session or refuses it, and returns when the

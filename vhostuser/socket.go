@@ -4,36 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"syscall"
-	"time"
+
+	"vhostnet/internal/sys"
 )
 
 // maxPath is the longest path that fits into a unix socket's address.
 const maxPath = 107
-
-// probeTime bounds the question whether somebody listens at a path.
-const probeTime = time.Second
-
-// socketFile is a bound path. It is removed by whoever bound it, unless
-// another socket has taken its place meanwhile.
-type socketFile struct {
-	path string
-	info fs.FileInfo
-}
-
-// remove removes the file if it is still the one that was bound. The zero
-// socketFile removes nothing.
-func (f socketFile) remove() {
-	if f.info == nil {
-		return
-	}
-	if now, err := os.Lstat(f.path); err == nil && os.SameFile(now, f.info) {
-		_ = os.Remove(f.path) // gone already is as good
-	}
-}
 
 // abstract reports whether path names no file but a socket in the kernel's own
 // name space, which is gone with the process that bound it.
@@ -53,35 +32,35 @@ func checkPath(path string) error {
 // listen binds a socket at path that those may connect to whom a names. A
 // socket file that a dead process left is replaced; anything else at the path
 // is refused.
-func listen(path string, a access) (*net.UnixListener, socketFile, error) {
+func listen(path string, a access) (*net.UnixListener, sys.SocketFile, error) {
 	if err := checkPath(path); err != nil {
-		return nil, socketFile{}, err
+		return nil, sys.SocketFile{}, err
 	}
 	if abstract(path) {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 		if err != nil {
-			return nil, socketFile{}, fmt.Errorf("vhostuser: listen at abstract socket %s: %w", path, cause(err))
+			return nil, sys.SocketFile{}, fmt.Errorf("vhostuser: listen at abstract socket %s: %w", path, sys.Cause(err))
 		}
-		return l, socketFile{}, nil
+		return l, sys.SocketFile{}, nil
 	}
-	if err := clearStale(path); err != nil {
-		return nil, socketFile{}, err
+	if err := sys.ClearStale(path); err != nil {
+		return nil, sys.SocketFile{}, fmt.Errorf("vhostuser: %w", err)
 	}
 	config := net.ListenConfig{Control: ownerOnly}
 	l, err := config.Listen(context.Background(), "unix", path)
 	if err != nil {
-		return nil, socketFile{}, fmt.Errorf("vhostuser: listen at %s (its directory must exist and be writable): %w", path, cause(err))
+		return nil, sys.SocketFile{}, fmt.Errorf("vhostuser: listen at %s (its directory must exist and be writable): %w", path, sys.Cause(err))
 	}
 	u := l.(*net.UnixListener)
-	u.SetUnlinkOnClose(false) // by name, whoever owns it; socketFile.remove looks first
-	file := socketFile{path: path}
-	if file.info, err = os.Lstat(path); err == nil {
+	u.SetUnlinkOnClose(false) // by name, whoever owns it; SocketFile.Remove looks first
+	file, err := sys.SocketFileAt(path)
+	if err == nil {
 		err = a.apply(path)
 	}
 	if err != nil {
 		_ = u.Close()
-		file.remove()
-		return nil, socketFile{}, err
+		file.Remove()
+		return nil, sys.SocketFile{}, err
 	}
 	return u, file, nil
 }
@@ -95,7 +74,7 @@ func ListenOwner(path string) (l *net.UnixListener, remove func(), err error) {
 		return nil, nil, fmt.Errorf("vhostuser: a socket for its owner alone needs the path of a file, not %q", path)
 	}
 	l, file, err := listen(path, access{mode: 0o600, uid: -1, gid: -1})
-	return l, file.remove, err
+	return l, file.Remove, err
 }
 
 // ListenFile binds a unix socket at path as a port's socket is bound, with the
@@ -111,7 +90,7 @@ func ListenFile(path string, mode os.FileMode, owner, group string) (l *net.Unix
 		return nil, nil, err
 	}
 	l, file, err := listen(path, a)
-	return l, file.remove, err
+	return l, file.Remove, err
 }
 
 // ownerOnly runs before the socket is bound, so that its file is never open to
@@ -121,45 +100,6 @@ func ownerOnly(_, _ string, raw syscall.RawConn) error {
 	var err error
 	if cerr := raw.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) }); cerr != nil {
 		return cerr
-	}
-	return err
-}
-
-// clearStale makes room at path when nobody listens there any more.
-func clearStale(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("vhostuser: look at %s: %w", path, cause(err))
-	}
-	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("vhostuser: %s exists and is not a socket; it is not replaced, choose another path", path)
-	}
-	c, err := net.DialTimeout("unix", path, probeTime)
-	switch {
-	case err == nil:
-		_ = c.Close()
-		fallthrough
-	case errors.Is(err, syscall.EAGAIN): // its queue of newcomers is full
-		return fmt.Errorf("vhostuser: socket %s is in use; stop the process that listens there or choose another path", path)
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case !errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("vhostuser: ask whether somebody listens at %s: %w", path, cause(err))
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("vhostuser: replace the stale socket %s: %w", path, cause(err))
-	}
-	return nil
-}
-
-// cause is the system's own words without the operation and path that the
-// caller's sentence already has.
-func cause(err error) error {
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return errno
 	}
 	return err
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +28,7 @@ const unixPrefix = "unix:"
 type forwarding struct {
 	spec   Forward // as it was asked for
 	stream net.Listener
+	file   sys.SocketFile // of stream
 	packet *udpForward
 	once   sync.Once
 }
@@ -158,17 +158,31 @@ func (w *forwarding) listen(n *Network) (err error) {
 		w.packet, err = newUDPForward(n, w.spec)
 		return err
 	}
-	network, address := "tcp", w.spec.Listen
-	if path, ok := strings.CutPrefix(address, unixPrefix); ok {
-		network, address = "unix", path
+	if path, ok := strings.CutPrefix(w.spec.Listen, unixPrefix); ok {
+		return w.listenUnix(path)
 	}
-	w.stream, err = net.Listen(network, address)
-	if network == "unix" && sys.IsStale(address, err) {
-		if err = os.Remove(address); err == nil {
-			w.stream, err = net.Listen(network, address)
-		}
-	}
+	var config net.ListenConfig
+	config.SetMultipathTCP(false) // it does not tell how much there is to read (sys.Waiting)
+	w.stream, err = config.Listen(context.Background(), "tcp", w.spec.Listen)
 	return err
+}
+
+// listenUnix takes a path, also if a process that was killed left its socket
+// there.
+func (w *forwarding) listenUnix(path string) error {
+	if err := sys.ClearStale(path); err != nil {
+		return err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return err
+	}
+	l.SetUnlinkOnClose(false) // by name, whoever owns it; SocketFile.Remove looks first
+	if w.file, err = sys.SocketFileAt(path); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	w.stream = l
+	return nil
 }
 
 func (w *forwarding) address() string {
@@ -196,6 +210,7 @@ func (w *forwarding) close() {
 			_ = w.packet.conn.Close() // nothing is in it
 		} else {
 			_ = w.stream.Close() // likewise
+			w.file.Remove()
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -195,4 +196,36 @@ func TestForwardStaleSocket(t *testing.T) {
 	}
 	l.must(old.Close())
 	l.must(l.n.AddForward(f))
+}
+
+// What is no socket is nobody's to remove, neither when a way in comes nor when it
+// goes.
+func TestForwardLeavesFilesAlone(t *testing.T) {
+	l := newLab(t, Options{})
+	dir := t.TempDir()
+	path := filepath.Join(dir, "precious")
+	f := Forward{Network: "tcp", Listen: "unix:" + path, Guest: netip.MustParseAddrPort("10.0.2.15:80")}
+	l.must(os.WriteFile(path, []byte("data"), 0o600))
+	if err := l.n.AddForward(f); err == nil || !strings.Contains(err.Error(), "not a socket") {
+		t.Errorf("a file that is no socket: %v", err)
+	}
+	unchanged := func() {
+		t.Helper()
+		if b, err := os.ReadFile(path); string(b) != "data" {
+			t.Errorf("the file: %q, %v", b, err)
+		}
+	}
+	unchanged()
+	l.must(os.Rename(path, filepath.Join(dir, "away")))
+	l.must(l.n.AddForward(f))
+	l.must(os.Remove(path))
+	l.must(os.Rename(filepath.Join(dir, "away"), path))
+	l.must(l.n.RemoveForward("tcp", f.Listen))
+	unchanged()
+	l.must(os.Remove(path))
+	l.must(l.n.AddForward(f))
+	l.must(l.n.RemoveForward("tcp", f.Listen))
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("the socket of a way in that is gone is left")
+	}
 }
