@@ -1,6 +1,7 @@
 package usernet
 
 import (
+	"bytes"
 	"errors"
 	"io"
 
@@ -14,7 +15,7 @@ var (
 	errReset  = errors.New("the guest broke the connection off")
 	errFull   = errors.New("the host's socket takes no more now")
 	errEnough = errors.New("it is the stack's turn")
-	errShort  = errors.New("the host's socket gave less than it had")
+	errShort  = errors.New("the host's socket gave less than it said")
 )
 
 // toHost carries what the guest sends.
@@ -139,7 +140,10 @@ func (r *relay) fill(raw sys.RawConn, from *hostSource) (full bool, err error) {
 func (r *relay) pour(from *hostSource) (full bool, err error) {
 	offered := from.left
 	n, terr := r.ep.Write(from, tcpip.WriteOptions{})
+	from.forget()
 	switch _, full := terr.(*tcpip.ErrWouldBlock); {
+	case errors.Is(from.err, errShort):
+		return false, nil // the stack took nothing; what was read is kept for the next turn
 	case from.err != nil:
 		return false, from.err
 	case int(n) != offered-from.left:
@@ -155,27 +159,37 @@ func (r *relay) pour(from *hostSource) (full bool, err error) {
 // hostSource is a socket of the host's as the stack reads from it
 // (tcpip.Payloader). It says how much there is before it is read, so nothing is
 // in between when the stack has room for a part of that only.
+//
+// What the socket says is a hint where it counts what is no part of the stream: an
+// end (MPTCP), a byte out of band (AF_UNIX). The stack wants what it was told, or
+// lets go of all; so what it was given is copied then, and is what there is at the
+// next look.
 type hostSource struct {
 	fd    int
 	left  int
-	first [1]byte // what came between the two looks
-	early bool    // it is there
+	kept  []byte   // was read before the stack took it
+	first [1]byte  // of it: what came between the two looks
+	given [][]byte // where the stack has what it was given in this turn
+	short bool     // less came than was said: only reading tells
 	err   error
 }
 
 // look finds out what there is: io.EOF at the end of the stream, again if
 // nothing yet. What the stack did not take of the last look is in the socket, but
-// for a first byte.
+// for what is kept.
 func (s *hostSource) look(fd int) (again bool, err error) {
 	s.fd, s.err = fd, nil
-	if s.early {
-		s.left = 1
+	if len(s.kept) > 0 {
+		s.left = len(s.kept)
 		return false, nil
 	}
-	if s.left, err = sys.Waiting(fd); err != nil || s.left > 0 {
-		s.left = min(s.left, relayBytes)
-		return false, err
+	if !s.short {
+		if s.left, err = sys.Waiting(fd); err != nil || s.left > 0 {
+			s.left = min(s.left, relayBytes)
+			return false, err
+		}
 	}
+	s.short = false
 	// It has ended or failed, or has nothing: only reading tells.
 	n, again, err := sys.ReadNow(fd, s.first[:])
 	switch {
@@ -184,7 +198,7 @@ func (s *hostSource) look(fd int) (again bool, err error) {
 	case n == 0:
 		return false, io.EOF
 	}
-	s.left, s.early = 1, true
+	s.kept, s.left = s.first[:], 1
 	return false, nil
 }
 
@@ -199,16 +213,32 @@ func (s *hostSource) Read(b []byte) (n int, err error) {
 		return 0, io.EOF
 	case len(b) == 0:
 		return 0, nil
-	case s.early:
-		s.early = false
-		b[0], s.left = s.first[0], 0
-		return 1, nil
+	case len(s.kept) > 0:
+		n = copy(b, s.kept)
+		s.left -= n
+		if s.kept = s.kept[n:]; s.left == 0 {
+			s.kept = nil
+		}
+		return n, nil
 	}
 	n, again, err := sys.ReadNow(s.fd, b[:min(len(b), s.left)])
 	if err == nil && (again || n == 0) {
+		s.keep()
 		err = errShort
 	}
 	s.err = err
 	s.left -= n
+	s.given = append(s.given, b[:n])
 	return n, err
+}
+
+// keep takes back what was given in this turn, as less came than was said.
+func (s *hostSource) keep() {
+	s.kept, s.short = bytes.Join(s.given, nil), true
+}
+
+// forget ends a turn: what the stack was given is the stack's.
+func (s *hostSource) forget() {
+	clear(s.given)
+	s.given = s.given[:0]
 }

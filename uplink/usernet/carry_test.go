@@ -81,20 +81,116 @@ func TestHostSource(t *testing.T) {
 		if n, err := s.Read(nil); n != 0 || !errors.Is(err, io.EOF) {
 			t.Errorf("%d, %v, want the end", n, err)
 		}
-		s = hostSource{fd: fd, left: 1, early: true, first: [1]byte{'x'}} // it came between two looks
+		s = hostSource{fd: fd, kept: []byte{'x'}} // it came between two looks
 		if err := lookUntil(t, &s, fd); err != nil || s.Len() != 1 {
 			t.Errorf("%d bytes, %v, want the one that was read", s.Len(), err)
 		}
-		if n, err := s.Read(b); n != 1 || b[0] != 'x' || err != nil || s.Len() != 0 || s.early {
+		if n, err := s.Read(b); n != 1 || b[0] != 'x' || err != nil || s.Len() != 0 || s.kept != nil {
 			t.Errorf("%q, %v, %+v", b[:n], err, s)
-		}
-		s = hostSource{fd: fd, left: 5}
-		if n, err := s.Read(b); n != 0 || !errors.Is(err, errShort) || !errors.Is(s.err, errShort) {
-			t.Errorf("%d, %v where there is less than was said, want errShort", n, err)
 		}
 		far.Close()
 		if err := lookUntil(t, &s, fd); !errors.Is(err, io.EOF) {
 			t.Errorf("%v, want the end", err)
+		}
+	})
+}
+
+// Where less comes than was said, what came is there again, and its end is found
+// by reading: nothing is lost or comes twice, however much the stack takes.
+func TestHostSourceShort(t *testing.T) {
+	near, far := socketPair(t)
+	defer near.Close()
+	defer far.Close()
+	descriptor(t, near, func(fd int) {
+		var s hostSource
+		b := make([]byte, 100)
+		_, _ = far.Write([]byte("first")) // what is missing shows below
+		if err := lookUntil(t, &s, fd); err != nil || s.Len() != 5 {
+			t.Fatalf("%d bytes, %v, want 5", s.Len(), err)
+		}
+		s.left = 9
+		for i, want := range []string{"fir", "st", ""} {
+			n, err := s.Read(b[10*i : 10*i+3])
+			if string(b[10*i:10*i+n]) != want || (err == nil) != (want != "") {
+				t.Fatalf("%q, %v, want %q", b[10*i:10*i+n], err, want)
+			}
+		}
+		if !errors.Is(s.err, errShort) {
+			t.Errorf("%v, want errShort", s.err)
+		}
+		s.forget()
+		clear(b) // the stack lets go of it
+		for _, want := range []string{"fi", "rst"} {
+			if again, err := s.look(fd); again || err != nil {
+				t.Fatalf("again %v, %v, want what was kept", again, err)
+			}
+			n, err := s.Read(b[:len(want)])
+			if string(b[:n]) != want || err != nil {
+				t.Errorf("%q, %v, want %q", b[:n], err, want)
+			}
+		}
+		if again, err := s.look(fd); !again || err != nil || s.Len() != 0 {
+			t.Errorf("again %v, %v, %d bytes; want nothing", again, err, s.Len())
+		}
+		s.short = true // and so says the next look
+		far.Close()
+		if err := lookUntil(t, &s, fd); !errors.Is(err, io.EOF) {
+			t.Errorf("%v, want the end", err)
+		}
+	})
+}
+
+// A socket of MPTCP says that there is a byte where there is the end.
+func TestHostSourceMultipath(t *testing.T) {
+	var config net.ListenConfig
+	config.SetMultipathTCP(true)
+	ln, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	var d net.Dialer
+	d.SetMultipathTCP(true)
+	far, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	near, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	const size = 100000
+	_, err = far.Write(make([]byte, size))
+	if err = errors.Join(err, far.Close()); err != nil {
+		t.Fatal(err)
+	}
+	descriptor(t, near, func(fd int) {
+		var s hostSource
+		got, b := 0, make([]byte, 30000)
+		for {
+			err := lookUntil(t, &s, fd)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			turn := 0
+			for s.Len() > 0 && err == nil {
+				var n int
+				n, err = s.Read(b)
+				turn += n
+			}
+			if s.forget(); err == nil {
+				got += turn
+			} else if !errors.Is(err, errShort) {
+				t.Fatal(err)
+			}
+		}
+		if got != size {
+			t.Errorf("%d bytes of %d", got, size)
 		}
 	})
 }

@@ -210,6 +210,7 @@ func (n *Network) dial(k dialKey) (streamConn, bool) {
 	ctx, cancel := context.WithTimeout(n.ctx, dialWait)
 	defer cancel()
 	var d net.Dialer
+	d.SetMultipathTCP(false) // whatever GODEBUG says, as for a Forward
 	c, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(to, k.to.Port()).String())
 	if err != nil {
 		n.counters.connectFailed.Add(1)
