@@ -16,8 +16,10 @@
 // looked at; the guest may change its memory as it likes. The payload is read
 // once, by the copy to the receiver, and decides nothing.
 //
-// [CopyFrames] is that copy: private header first, then the payload through two
-// [Cursor] values, from the sender's MDLs to the receiver's. A [Softener] makes
+// [CopyFrames] is that copy, of many frames that each go into one receive buffer:
+// virtio_net_hdr, the private header, then the payload out of the sender's MDLs.
+// [WriteFrame] is the same for a frame that takes several buffers, through two
+// [Cursor] values. A [Softener] makes
 // complete frames for a receiver whose driver did not accept an offload.
 //
 // # The model

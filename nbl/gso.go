@@ -16,6 +16,11 @@ const (
 	maxSegments = MaxFrame/minGSOSize + 1
 )
 
+// maxIPv4 is the longest packet that an IPv4 header can tell the length of, bytes
+// with the header. IPv6 has no such rule here: it tells what is behind its header,
+// and of MaxFrame that is short enough with a fragment header, too.
+const maxIPv4 = 1<<16 - 1
+
 // gso is what a gso_type asks for.
 type gso struct {
 	host  virtio.Features // what a driver has accepted that sends it
@@ -82,9 +87,9 @@ func (l *List) segmenting() segmenting {
 	return c
 }
 
-// checkGSO checks a request to cut the frame. hdr_len of the driver is a hint
-// and not looked at: the headers are parsed. A frame of one piece is left as
-// one whose checksum is to be completed.
+// checkGSO checks a request to cut the frame, and adds it to l.Offload. hdr_len
+// of the driver is a hint and not looked at: the headers are parsed. Whoever is
+// answered another reason than ReasonNone has to see to l.Offload.
 func (l *List) checkGSO(h virtio.NetHeader, accepted virtio.Features) metrics.Reason {
 	g, ok := gsoOf(h.GSOType, l.EtherType)
 	if !ok || !accepted.Has(g.host) || h.GSOSize < minGSOSize && (h.GSOSize == 0 || h.GSOType != virtio.GSOUDPL4) {
@@ -101,15 +106,11 @@ func (l *List) checkGSO(h virtio.NetHeader, accepted virtio.Features) metrics.Re
 			return metrics.ReasonGSO
 		}
 	}
-	if headers > int(l.headerLen) || uint32(headers) >= l.Length {
+	if headers > int(l.headerLen) || uint32(headers) >= l.Length || l.EtherType == etherTypeIPv4 && l.Length-uint32(l.L3) > maxIPv4 {
 		return metrics.ReasonGSO
 	}
-	o := l.Offload
 	l.Offload.GSOType, l.Offload.GSOSize, l.Offload.HdrLen = h.GSOType, h.GSOSize, uint16(headers)
-	switch c := l.segmenting(); {
-	case c.pieces == 1:
-		l.Offload = o
-	case c.size < minGSOSize && c.pieces > shortPieces:
+	if c := l.segmenting(); c.size < minGSOSize && c.pieces > shortPieces {
 		return metrics.ReasonGSO
 	}
 	return metrics.ReasonNone

@@ -45,7 +45,11 @@ func (l *List) checkOffload(h virtio.NetHeader, accepted virtio.Features) metric
 	if h.GSOType == virtio.GSONone {
 		return metrics.ReasonNone
 	}
-	return l.checkGSO(h, accepted)
+	reason := l.checkGSO(h, accepted)
+	if reason == metrics.ReasonNone && l.segmenting().pieces == 1 { // only the checksum is left to do
+		l.Offload.GSOType, l.Offload.GSOSize, l.Offload.HdrLen = virtio.GSONone, 0, 0
+	}
+	return reason
 }
 
 // transport finds the transport header in the private header: its offset and

@@ -3,6 +3,7 @@ package nbl
 import (
 	"fmt"
 
+	"vhostnet/metrics"
 	"vhostnet/sharedmem"
 	"vhostnet/virtio"
 )
@@ -40,7 +41,7 @@ type ReceiveChecksum struct{ Succeeded, Failed bool }
 type LargeSend struct {
 	MSS          uint16 // payload bytes of one segment
 	HeaderOffset uint16 // of the transport header
-	HeadersLen   uint16 // bytes of all headers; NDIS leaves them to be parsed
+	HeadersLen   uint16 // bytes of all headers, as they were parsed; SetInfo does not look at it
 	IPv6         bool
 	ECN          bool // the sender's CWR bit is for the first segment
 	V1           bool // LSO version 1: IPv4 only, and completion tells the payload
@@ -163,8 +164,9 @@ func (l *List) Tag() Tag {
 }
 
 // SetInfo makes i what is known of the packet; it must fit the frame, of which
-// it changes nothing. Only Lists that are not over a chain can be told
-// anything. The error wraps ErrParameter; l is as it was then.
+// it changes nothing. A packet is cut within the limits that hold for a driver's,
+// and its headers are parsed as theirs are. Only Lists that are not over a chain
+// can be told anything. The error wraps ErrParameter; l is as it was then.
 func (l *List) SetInfo(i Info) error {
 	if l.more == nil {
 		return errBorrowed
@@ -176,14 +178,33 @@ func (l *List) SetInfo(i Info) error {
 	if i.Send.Needed && (uint32(h.CsumStart) < uint32(l.L3) || uint32(h.CsumStart)+uint32(h.CsumOffset)+2 > l.Length) {
 		return fmt.Errorf("nbl: a checksum at %d+%d of a frame of %d bytes: %w", h.CsumStart, h.CsumOffset, l.Length, ErrParameter)
 	}
-	if i.Send.Needed {
-		l.extendHeader()
+	if err := l.setOffload(h); err != nil {
+		return err
 	}
-	l.Offload = h
 	l.QueueID = sharedmem.QueueID(i.Filtering.QueueID)
 	l.more.info = extraInfo{received: i.Received, rsc: i.RSC, hash: i.Hash, lso1: i.LSO.V1}
 	if l.L3 == EthernetHeaderLen {
 		l.more.info.stripped = i.Tag
+	}
+	return nil
+}
+
+// setOffload makes h what is left to do, whose checksum lies in the frame. It
+// changes nothing when h wants the frame cut as it can not be.
+func (l *List) setOffload(h virtio.NetHeader) error {
+	offload, have := l.Offload, l.headerLen
+	l.Offload = h
+	if h.Flags&virtio.NetFlagNeedsCsum == 0 {
+		return nil
+	}
+	l.extendHeader()
+	if h.GSOType == virtio.GSONone {
+		return nil
+	}
+	if reason := l.checkGSO(h, offloadBits); reason != metrics.ReasonNone {
+		l.Offload, l.headerLen = offload, have
+		return fmt.Errorf("nbl: a frame of %d bytes can not be cut into pieces of %d bytes as gso_type %#x, with a checksum at %d+%d: %w",
+			l.Length, h.GSOSize, h.GSOType, h.CsumStart, h.CsumOffset, ErrParameter)
 	}
 	return nil
 }

@@ -62,6 +62,11 @@ func oobCases(t testing.TB) []oobCase {
 		}
 		return l
 	}
+	datagrams := func(v4 bool) LargeSend {
+		l := large(v4, false)
+		l.HeadersLen = l.HeaderOffset + udpLen
+		return l
+	}
 	const csum = virtio.NetGuestCsum
 	return []oobCase{
 		{"nothing", ethernet(100), Info{}, 0},
@@ -75,9 +80,9 @@ func oobCases(t testing.TB) []oobCase {
 		{"TSOv6", tcp6(t, 5000), Info{Send: tcp(false), LSO: large(false, false)}, csum | virtio.NetGuestTSO6},
 		{"TSOv4, ECN", tcp4(t, 5000), Info{Send: tcp(true), LSO: large(true, true)}, csum | virtio.NetGuestTSO4 | virtio.NetGuestECN},
 		{"TSOv6, ECN", tcp6(t, 5000), Info{Send: tcp(false), LSO: large(false, true)}, csum | virtio.NetGuestTSO6 | virtio.NetGuestECN},
-		{"USOv4", udp(tcp4(t, 5000), 4), Info{Send: dgram(true), USO: large(true, false)}, csum | virtio.NetGuestUSO4},
-		{"USOv6", udp(tcp6(t, 5000), 6), Info{Send: dgram(false), USO: large(false, false)}, csum | virtio.NetGuestUSO6},
-		{"UFO", udp(tcp4(t, 5000), 4), Info{Send: dgram(true), UFO: large(true, false)}, csum | virtio.NetGuestUFO},
+		{"USOv4", udp(tcp4(t, 5000), 4), Info{Send: dgram(true), USO: datagrams(true)}, csum | virtio.NetGuestUSO4},
+		{"USOv6", udp(tcp6(t, 5000), 6), Info{Send: dgram(false), USO: datagrams(false)}, csum | virtio.NetGuestUSO6},
+		{"UFO", udp(tcp4(t, 5000), 4), Info{Send: dgram(true), UFO: datagrams(true)}, csum | virtio.NetGuestUFO},
 		{"RSC", tcp4(t, 5000), Info{RSC: Coalesced{Segments: 4, DupAcks: 1}}, virtio.NetRSCExt},
 		{"RSC, checked", tcp4(t, 5000), Info{RSC: Coalesced{Segments: 4}, Received: ReceiveChecksum{Succeeded: true}}, virtio.NetRSCExt},
 	}
@@ -217,6 +222,71 @@ func TestSetInfoRefuses(t *testing.T) {
 	}
 	if err := p.Free(l); err != nil {
 		t.Error(err)
+	}
+}
+
+// What no device may be asked to cut is refused of the host's packets too, and
+// nothing of it is kept.
+func TestSetInfoRefusesCuts(t *testing.T) {
+	p := newPool(t, PoolParameters{Tag: "oob", Size: 1})
+	tcp := SendChecksum{Needed: true, IPv4: true, TCP: true, HeaderOffset: 34, Field: 16}
+	dgram := SendChecksum{Needed: true, IPv4: true, UDP: true, HeaderOffset: 34, Field: 6}
+	for _, tt := range []struct {
+		name  string
+		frame []byte
+		info  Info
+	}{
+		{"fragments of nothing", udp(tcp4(t, 5000), 4), Info{Send: dgram, UFO: LargeSend{MSS: 7}}},
+		{"tiny fragments", udp(tcp4(t, 5000), 4), Info{Send: dgram, UFO: LargeSend{MSS: minGSOSize - 1}}},
+		{"tiny segments", tcp4(t, 60000), Info{Send: tcp, LSO: LargeSend{MSS: 1}}},
+		{"too many short datagrams", udp(tcp4(t, 5000), 4), Info{Send: dgram, USO: LargeSend{MSS: 1}}},
+		{"segments of UDP", udp(tcp4(t, 5000), 4), Info{Send: dgram, LSO: LargeSend{MSS: 1000}}},
+		{"datagrams of TCP", tcp4(t, 5000), Info{Send: tcp, USO: LargeSend{MSS: 1000}}},
+		{"IPv6 of IPv4", tcp4(t, 5000), Info{Send: tcp, LSO: LargeSend{MSS: 1000, IPv6: true}}},
+		{"no IP", ethernet(5000), Info{Send: tcp, LSO: LargeSend{MSS: 1000}}},
+		{"sum of the IP header", tcp4(t, 5000), Info{Send: SendChecksum{Needed: true, HeaderOffset: 14, Field: 10}, LSO: LargeSend{MSS: 1000}}},
+		{"no payload", tcp4(t, 54), Info{Send: tcp, LSO: LargeSend{MSS: 1000}}},
+		{"longer than IPv4", tcp4(t, 65536+14), Info{Send: tcp, LSO: LargeSend{MSS: 1000}}},
+	} {
+		l := hosted(t, p, tt.frame)
+		known := Info{Filtering: Filtering{QueueID: 3}}
+		if err := l.SetInfo(known); err != nil {
+			t.Fatal(err)
+		}
+		have := len(l.Header())
+		if err := l.SetInfo(tt.info); !errors.Is(err, ErrParameter) || l.Info() != known || len(l.Header()) != have {
+			t.Errorf("%s: %v, now %+v", tt.name, err, l.Info())
+		}
+		if err := p.Free(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The headers of a packet that is to be cut are parsed, whatever is said of their
+// length (NDIS leaves it open).
+func TestSetInfoParsesHeaders(t *testing.T) {
+	p := newPool(t, PoolParameters{Tag: "oob", Size: 1})
+	soft := NewSoftener(make([]byte, SoftenerBytes))
+	for _, headers := range []uint16{0, 54, 0xffff} {
+		for mss, want := range map[uint16]int{1000: 5, 5000: 1} {
+			l := hosted(t, p, tcp4(t, 5000))
+			i := Info{Send: SendChecksum{Needed: true, IPv4: true, TCP: true, HeaderOffset: 34, Field: 16}, LSO: LargeSend{MSS: mss, HeaderOffset: 34, HeadersLen: headers, V1: true}}
+			if err := l.SetInfo(i); err != nil {
+				t.Fatal(err)
+			}
+			i.LSO.HeadersLen = 54
+			if l.Info() != i || l.CompletedPayload() != 5000-54 {
+				t.Errorf("%d bytes of headers: %+v, payload %d", headers, l.Info(), l.CompletedPayload())
+			}
+			soft.used, soft.nLists, soft.nFrame = 0, 0, 0
+			if out, ok := soft.Soften(l); !ok || len(out) != want {
+				t.Errorf("%d bytes of headers, pieces of %d: %d, %t, want %d", headers, mss, len(out), ok, want)
+			}
+			if err := p.Free(l); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 

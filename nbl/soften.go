@@ -24,8 +24,9 @@ import (
 // bursts, never within one: the Lists of a burst stay valid until it has been
 // copied out.
 
-// Sizes of a Softener. A burst takes at most BurstBytes of payload plus one
-// frame; what is left when the arena is not emptied holds that.
+// Sizes of a Softener. A burst of package queues takes at most 256 KiB (its
+// burstBytes) and one frame, and each of its 32 frames fragmentLen bytes more;
+// what is left when the arena is not emptied holds that.
 const (
 	SoftenerBytes = 512 << 10
 	softLists     = maxSegments + 512

@@ -127,6 +127,69 @@ func TestSoftenTCPv6(t *testing.T) { checkSegments(t, tcp6(t, 74+4001), 6, 1000)
 
 func TestSoftenLargest(t *testing.T) { checkSegments(t, tcp4(t, 65535+14), 4, minGSOSize) }
 
+// The lengths in the headers of pieces are those of the pieces, of the longest
+// packets too. An IPv4 packet that is longer than its header can say is not cut;
+// IPv6's says the length of what is behind it, which is always short enough.
+func TestPiecesOfTheLongest(t *testing.T) {
+	kinds := []struct {
+		name string
+		kind uint8 // of IPv4
+		udp  bool
+		size uint16
+	}{
+		{"TSO", virtio.GSOTCPv4, false, 65500},
+		{"short TSO", virtio.GSOTCPv4, false, 1448},
+		{"USO", virtio.GSOUDPL4, true, 65520},
+		{"UFO", virtio.GSOUDP, true, 65528},
+		{"short UFO", virtio.GSOUDP, true, 1480},
+	}
+	for _, version := range []int{4, 6} {
+		for _, k := range kinds {
+			for _, n := range []int{65535 + 14, 65535 + 15, MaxFrame} {
+				h, packet := virtio.NetHeader{Flags: 1, GSOType: k.kind, GSOSize: k.size, CsumStart: 34, CsumOffset: 16}, tcp4
+				if version == 6 {
+					h.CsumStart, packet = 54, tcp6
+					if !k.udp {
+						h.GSOType = virtio.GSOTCPv6
+					}
+				}
+				frame := packet(t, n)
+				if k.udp {
+					frame, h.CsumOffset = udp(frame, version), 6
+				}
+				want := metrics.ReasonNone
+				if version == 4 && n > 65535+14 {
+					want = metrics.ReasonGSO
+				}
+				l := new(List)
+				if r := wrap(newSender(allOffloads), l, pieces(withHeader(h, frame))); r != want {
+					t.Errorf("%s over IPv%d, %d bytes: %v, want %v", k.name, version, n, r, want)
+				} else if r == metrics.ReasonNone {
+					checkLengths(t, l, version)
+				}
+			}
+		}
+	}
+}
+
+func checkLengths(t *testing.T, l *List, version int) {
+	t.Helper()
+	out, ok := NewSoftener(make([]byte, SoftenerBytes)).Soften(l)
+	if !ok {
+		t.Fatal("no room in a new Softener")
+	}
+	for i := range out {
+		ip := flat(&out[i])[14:]
+		said := int(binary.BigEndian.Uint16(ip[2:]))
+		if version == 6 {
+			said = int(binary.BigEndian.Uint16(ip[4:])) + ipv6Len
+		}
+		if said != len(ip) {
+			t.Errorf("piece %d of a frame of %d bytes says %d bytes and has %d", i, l.Length, said, len(ip))
+		}
+	}
+}
+
 // checkSegments cuts frame and checks each segment from its own bytes.
 func checkSegments(t *testing.T, frame []byte, version, mss int) {
 	t.Helper()
