@@ -260,3 +260,32 @@ func TestSoftenedForSeveral(t *testing.T) {
 		t.Error("the delivery changed the List")
 	}
 }
+
+// A burst that moved nothing is the last one: a frame for which the Softener has
+// no room, not even at the start of a burst, waits for its sender to give it up.
+func TestBurstOfNothing(t *testing.T) {
+	r := newRig(t, Options{})
+	s := r.newSender(vqtest.Options{})
+	v := r.newReceiver(vqtest.Options{Features: plainRx})
+	v.post(repeat(10, 2000)...)
+	first, too := tcp4(2000, 1), tcp4(60000, 2)
+	lists := s.send(packet{tso(1448), first}, packet{tso(1448), too})
+	lists[1].Offload.GSOSize = 1 // sixty thousand segments, which nothing lets in
+	ring := &v.nic.rings[0]
+	for accepted, want := range []int{1, 0} {
+		out := ring.burst(bursts.Get(r.ctx), r.softener(r.ctx), lists[accepted:])
+		if out.call != nil {
+			ring.makeCall(r.ctx, out.call)
+		}
+		if out.accepted != want || out.part {
+			t.Fatalf("burst %d accepted %d frames, part: %t; want %d", accepted, out.accepted, out.part, want)
+		}
+		if out.more != (want > 0) {
+			t.Fatalf("burst %d accepted %d frames, and there is to be another: %t", accepted, out.accepted, out.more)
+		}
+	}
+	if n := r.deliver(v.nic, lists[1:]); n != 0 || r.part {
+		t.Errorf("accepted %d, part: %t", n, r.part)
+	}
+	v.expect(whole(segments(first, 1448)...)...)
+}

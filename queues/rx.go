@@ -164,7 +164,8 @@ func (r *rxRing) burst(b *burst, soft *nbl.Softener, batch []*nbl.List) (out out
 		out.call = r.oweCall()
 	}
 	out.accepted, out.part = r.settle(b, batch)
-	out.more = b.placed == b.n || b.full
+	moved := out.accepted > 0 || b.straight+b.placed > 0 // or the next burst would come out the same
+	out.more = moved && (b.placed == b.n || b.full)
 	return out
 }
 
