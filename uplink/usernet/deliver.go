@@ -196,7 +196,7 @@ func (n *Network) toInbox(g *guest, l *nbl.List) {
 		p.free()
 		return
 	}
-	p.guest = g
+	p.guest, p.toCut = g, l.Offload.GSOType == virtio.GSOUDP
 	if !n.inbox.put(p) {
 		n.counters.inboxFull.Add(1)
 		p.free()

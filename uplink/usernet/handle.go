@@ -26,6 +26,7 @@ func (n *Network) handle(p *packet) {
 		case h.fragment:
 			n.handleFragment(p, h)
 		default:
+			h.dontFrag = h.dontFrag && !p.toCut // as if it had come in pieces
 			n.handleIP(p, h)
 		}
 	default:

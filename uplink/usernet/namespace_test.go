@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"vhostnet/nbl"
+	"vhostnet/virtio"
 )
 
 // insideVariable says that the test runs in a network namespace of its own.
@@ -92,12 +93,7 @@ func TestBeyondTheGateway(t *testing.T) {
 		b := make([]byte, udpLen+1400)
 		putUDP(b, netip.AddrPortFrom(src, 99), to, b[udpLen:])
 		f := g.forge(l, src, a, protoUDP, b)
-		if a.Is4() { // not to be cut on the way
-			h := f[headerLen+ethernetLen:][:ipv4Len]
-			h[6] |= 0x40
-			h[10], h[11] = 0, 0
-			binary.BigEndian.PutUint16(h[10:], sum(h))
-		}
+		notToBeCut(f)
 		g.send(f)
 		l.wait("packet too big", func() bool { return mtu.Load() == 1300 })
 		_ = sink.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
@@ -105,5 +101,63 @@ func TestBeyondTheGateway(t *testing.T) {
 			t.Errorf("%v: %d bytes came all the same", a, n)
 		}
 		sink.Close()
+	}
+}
+
+// notToBeCut makes f a frame that is not to be cut on the way, as any of IPv6 is.
+func notToBeCut(f []byte) {
+	if h := f[headerLen+ethernetLen:][:ipv4Len]; h[0]>>4 == 4 {
+		h[6] |= 0x40
+		h[10], h[11] = 0, 0
+		binary.BigEndian.PutUint16(h[10:], sum(h))
+	}
+}
+
+// A datagram that its sender left to be cut into fragments is longer than the way
+// takes and gets there, whatever its header says of fragments; one that its sender
+// did not, of the same flow, is told the MTU.
+func TestDatagramsLeftToBeCut(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	sh(t, "ip", "link", "set", "lo", "mtu", "1300", "up")
+	beyond := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+	sh(t, "ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
+	sh(t, "ip", "addr", "add", "2001:db8::1/128", "dev", "lo", "nodad")
+	l := newLab(t, Options{Host: true})
+	g := newTestGuest(l, 1, nbl.UplinkFeatures|virtio.NetHostUFO)
+	var tooBig atomic.Int32
+	show := func(f []byte) {
+		h, ok := parseIP(binary.BigEndian.Uint16(f[12:]), f[ethernetLen:])
+		if ok && (h.proto == protoICMP && h.payload[0] == icmpUnreachable && h.payload[1] == 4 || h.proto == protoICMPv6 && h.payload[0] == icmp6TooBig) {
+			tooBig.Add(1)
+		}
+	}
+	g.raw.Store(&show)
+	data := long(9050)
+	for _, a := range beyond {
+		src := g.v4
+		if a.Is6() {
+			src = g.v6
+		}
+		port, got := sink(t, netip.AddrPortFrom(a, 0).String())
+		from, to := netip.AddrPortFrom(src, 99), netip.AddrPortFrom(a, port.Port())
+		for round := range 2 {
+			f := g.offloaded(l, from, to, virtio.GSOUDP, 1400, data)
+			notToBeCut(f)
+			g.send(f)
+			awaitDatagram(t, got, data)
+			if n := tooBig.Load(); n != int32(round) {
+				t.Fatalf("%v, round %d: %d errors", a, round, n)
+			}
+			f = g.forge(l, src, a, protoUDP, datagram(from, to, data[:1400]))
+			notToBeCut(f)
+			g.send(f)
+			l.wait("packet too big", func() bool { return tooBig.Load() == int32(round)+1 })
+		}
+		tooBig.Store(0)
+	}
+	if s := l.n.Snapshot(); s.Malformed != 0 || s.FlowsMade != 2 {
+		t.Errorf("%d malformed, %d flows; want 0 and 2", s.Malformed, s.FlowsMade)
 	}
 }

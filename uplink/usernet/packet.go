@@ -38,6 +38,7 @@ type packet struct {
 	frame []byte
 	guest *guest // that it came from, or goes to
 	whole []byte // what frame is a part of
+	toCut bool   // a datagram that its sender left to be cut into fragments (UFO)
 }
 
 // packetSize holds every frame of an ordinary MTU.
@@ -57,7 +58,7 @@ func newPacket(n int) *packet {
 
 // free gives p back. Longer ones than usual are left to the collector.
 func (p *packet) free() {
-	p.guest = nil
+	p.guest, p.toCut = nil, false
 	if len(p.whole) == packetSize {
 		packets.Put(p)
 	}

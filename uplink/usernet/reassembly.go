@@ -40,6 +40,9 @@ type piece struct {
 
 func (f *piece) end() int { return f.off + len(f.data) }
 
+// cost is what f counts while its packet is not whole, bytes.
+func (f *piece) cost() int { return len(f.data) + pieceCost }
+
 // pieceOf reads an IP fragment. It answers false for one that contradicts itself.
 func pieceOf(g *guest, h ip) (f piece, ok bool) {
 	f.key = piecesKey{guest: g, src: h.src, dst: h.dst}
@@ -120,8 +123,7 @@ func (r *reassembly) add(f piece, now int64) *pieces {
 	if w != nil && w.refused {
 		return nil
 	}
-	cost := len(f.data) + pieceCost
-	if !r.makeRoom(f.key.guest, w, cost) {
+	if !r.makeRoom(f.key.guest, w, f.cost()) {
 		r.counters.fragmentLimit.Add(1)
 		return nil
 	}
@@ -140,24 +142,29 @@ func (r *reassembly) add(f piece, now int64) *pieces {
 		w.refused = true
 		return nil
 	}
-	f.data = bytes.Clone(f.data)
-	w.list = slices.Insert(w.list, at, f)
-	w.have += len(f.data)
-	w.cost += cost
-	r.bytes += cost
-	f.key.guest.pieceBytes += cost
-	if f.off == 0 {
-		w.proto = f.proto
-	}
-	if f.last {
-		w.total = f.end()
-	}
+	r.insert(w, at, f)
 	if !w.whole() {
 		return nil
 	}
 	r.remove(w)
 	r.counters.reassembled.Add(1)
 	return w
+}
+
+// insert makes f, with a copy of its data, the piece of w at place at.
+func (r *reassembly) insert(w *pieces, at int, f piece) {
+	f.data = bytes.Clone(f.data)
+	w.list = slices.Insert(w.list, at, f)
+	w.have += len(f.data)
+	w.cost += f.cost()
+	r.bytes += f.cost()
+	f.key.guest.pieceBytes += f.cost()
+	if f.off == 0 {
+		w.proto = f.proto
+	}
+	if f.last {
+		w.total = f.end()
+	}
 }
 
 // makeRoom gives up the guest's oldest packets until a piece of w fits, which is
