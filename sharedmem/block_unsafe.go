@@ -14,7 +14,8 @@ import (
 // them with one compare that cannot overflow (offsets are uint32, the length
 // is uint64) and panics with a ready value when our own code errs: a guest
 // cannot reach that panic, because addresses from a guest become Blocks only
-// through [Map.Block] and [Window.Block], which answer instead of panicking.
+// through [Map.Block], [Map.Append] and [Window.Find], which answer instead of
+// panicking, and through [Window.At] behind a [Window.Holds] of the same.
 //
 // Go has no 16-bit atomics and its race detector does not see mapped memory.
 // The rules that follow (docs/memory-model.md gives the reasons):
