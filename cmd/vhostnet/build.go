@@ -122,6 +122,7 @@ func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (_ *vm, err error) 
 		home = 1 + balancing.Home
 	}
 	v := &vm{} // its server is made from its device, and there before anybody connects
+	v.away.Store(worker.Now())
 	v.device, err = netdev.New(netdev.Options{
 		Name: spec.name, MAC: spec.mac, MTU: spec.mtu, Pairs: spec.pairs, Mask: spec.mask, Mode: spec.mode, Queue: spec.queue, Switching: o, Home: home,
 		Adapter: d.adapter, Switch: d.vswitch, Group: d.group, Log: d.log.With("port", spec.name),

@@ -9,6 +9,7 @@ import (
 	"vhostnet/netdev"
 	"vhostnet/queues"
 	"vhostnet/vhostuser"
+	"vhostnet/worker"
 )
 
 // controlSocket is where the control API is served; nil: nowhere.
@@ -93,6 +94,9 @@ func (d *daemon) tellBroken(port string, ring int, err error) {
 
 // tellFrontEnd notes and publishes that a port's front-end came or went.
 func (d *daemon) tellFrontEnd(port string, v *vm, connected bool) {
+	if !connected {
+		v.away.Store(worker.Now()) // before it is seen to have left
+	}
 	v.connected.Store(connected)
 	kind := control.EventDisconnected
 	if connected {

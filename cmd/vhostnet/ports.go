@@ -29,8 +29,9 @@ type attachment interface {
 type vm struct {
 	device    *netdev.Device
 	server    *vhostuser.Server
-	connected atomic.Bool // a front-end is
-	guest     *guest      // nil: it may not call
+	connected atomic.Bool  // a front-end is
+	away      atomic.Int64 // when the last one left, or the port was made; worker.Now
+	guest     *guest       // nil: it may not call
 
 	mu         sync.Mutex
 	left       bool           // the control API allocates no queue for it any more
@@ -243,8 +244,10 @@ func (ps *ports) all() []*port {
 
 // find is the open port of a name, nil: there is none.
 func (ps *ports) find(name string) *port {
-	for _, p := range ps.all() {
-		if p.name == name {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for _, p := range ps.list {
+		if p.behind != nil && p.name == name {
 			return p
 		}
 	}

@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"strings"
 
+	"vhostnet/netdev"
 	"vhostnet/uplink/usernet"
+	"vhostnet/worker"
 )
 
 // serviceOption takes an option of what a user-mode network tells its VMs:
@@ -102,13 +104,27 @@ func parseReservation(s string) (r usernet.Reservation, err error) {
 	return r, nil
 }
 
-// movedVM reports whether a VM has left a port for another one: none is there any
-// more, or both ports were told its address and the one at the first stands still,
-// as a VM does that has migrated.
+// absence is how long a VM may be away from its port, as while its VMM is started
+// again, before another one may be taken for it; ns. It is what an address has to
+// rest for another guest to take it (docs/usernet.md).
+const absence = 30e9
+
+// movedVM reports whether a VM has left a port for another one, as one that
+// migrates does. A MAC address is what every guest can borrow, so it is believed
+// where both ports were told it: as soon as nothing runs at the first one. A port
+// that was told none keeps its VM's for a while; one that was told its VM's, or
+// another, for as long as there is the port.
 func (d *daemon) movedVM(mac [6]byte, from, to string) bool {
 	was, is := d.ports.find(from), d.ports.find(to)
-	if was == nil || was.vm != nil && !was.vm.connected.Load() {
+	switch {
+	case was == nil:
 		return true
+	case was.vm == nil:
+		return false // an uplink, which is never gone
+	case was.spec.mac == mac && is != nil && is.vm != nil && is.spec.mac == mac:
+		return !was.vm.connected.Load() || !was.vm.device.Runs()
+	case was.spec.mac != netdev.DeriveMAC(d.ports.host, from):
+		return false
 	}
-	return was.vm != nil && is != nil && is.vm != nil && was.spec.mac == mac && is.spec.mac == mac && !was.vm.device.Runs()
+	return !was.vm.connected.Load() && worker.Now()-was.vm.away.Load() >= absence
 }
