@@ -20,6 +20,7 @@ type guest struct {
 	addresses  atomic.Int32
 	coming     atomic.Int32 // packets to it that wait for the worker
 
+	stayed  stayed       // VMs whose addresses it wanted
 	seen    atomic.Int64 // ns, when it last sent
 	waiting []*packet    // for the goroutine that looks at them; guarded by inbox
 
@@ -34,6 +35,40 @@ func take(n *atomic.Int32, limit int) bool {
 		return false
 	}
 	return true
+}
+
+// stayedFor is for how long it is believed that a VM has not left its port, ns: a
+// guest that borrows its address asks with each packet.
+const stayedFor = 1e9
+
+// maxStayed is how many such VMs a guest is remembered to have asked for.
+const maxStayed = 64
+
+// stayed is the VMs that have not left their ports for a guest's, as of late.
+type stayed struct {
+	mu sync.Mutex
+	m  map[vmAt]int64 // ns, until when
+}
+
+// vmAt is a VM by its MAC, and the port at which it was.
+type vmAt struct {
+	mac  uint64
+	port string
+}
+
+func (s *stayed) has(vm vmAt, now int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return now < s.m[vm]
+}
+
+func (s *stayed) note(vm vmAt, now int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m == nil || len(s.m) >= maxStayed {
+		s.m = map[vmAt]int64{}
+	}
+	s.m[vm] = now + stayedFor
 }
 
 // guests are those that have sent lately.
@@ -126,8 +161,8 @@ type stations struct {
 	m       map[netip.Addr]*station
 	limit   int
 	each    int
-	mayHave func(a netip.Addr, mac uint64, g *guest) bool
-	moved   func(mac uint64, from, to string) bool
+	mayHave func(a netip.Addr, mac uint64, g *guest, now int64) bool
+	moved   func(mac uint64, from string, to *guest, now int64) bool
 	learned chan struct{} // closed and made anew when one was learned
 
 	conflicts, refused *counter
@@ -143,11 +178,13 @@ func (s *stations) find(a netip.Addr) *station {
 // learn notes that g uses the address from mac, and answers nil when it may
 // not.
 func (s *stations) learn(a netip.Addr, mac uint64, g *guest, now int64) *station {
-	if st := s.find(a); st != nil && st.guest == g && st.mac == mac {
-		st.seen.Store(now)
-		return st
+	had := s.find(a)
+	if had.is(mac, g) {
+		had.seen.Store(now)
+		return had
 	}
-	if !s.mayHave(a, mac, g) {
+	// What others answer is asked for without the lock, which every packet takes.
+	if !s.mayHave(a, mac, g, now) || !s.mayTake(had, mac, g, now) {
 		s.conflicts.Add(1)
 		return nil
 	}
@@ -155,7 +192,9 @@ func (s *stations) learn(a netip.Addr, mac uint64, g *guest, now int64) *station
 	defer s.mu.Unlock()
 	old := s.m[a]
 	switch {
-	case old != nil && old.guest != g && now-old.seen.Load() < stationClaims && (old.mac != mac || !s.moved(mac, old.guest.name, g.name)):
+	case old.is(mac, g):
+		return old
+	case old != nil && old != had: // somebody was faster
 		s.conflicts.Add(1)
 		return nil
 	case old == nil && len(s.m) >= s.limit:
@@ -176,6 +215,15 @@ func (s *stations) learn(a netip.Addr, mac uint64, g *guest, now int64) *station
 	close(s.learned)
 	s.learned = make(chan struct{})
 	return st
+}
+
+// is reports whether the station is g with a MAC; none is nobody.
+func (st *station) is(mac uint64, g *guest) bool { return st != nil && st.guest == g && st.mac == mac }
+
+// mayTake reports whether g may use an address that another guest has used: that
+// one is silent, or it is the VM that has come to g's port.
+func (s *stations) mayTake(st *station, mac uint64, g *guest, now int64) bool {
+	return st == nil || st.guest == g || now-st.seen.Load() >= stationClaims || st.mac == mac && s.moved(mac, st.guest.name, g, now)
 }
 
 // next is closed when another station is learned.

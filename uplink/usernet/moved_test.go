@@ -48,6 +48,12 @@ func TestAddressesFollowTheVM(t *testing.T) {
 	if l.n.learn(leased, mac, two, now+2*stationClaims) {
 		t.Error("a lease is used by who borrows its MAC, as soon as it rests")
 	}
+	now += 2*stationClaims + stayedFor // from when on it is asked anew whether it has moved
+	for _, a := range []netip.Addr{leased, free} {
+		if !l.n.learn(a, mac, one, now) {
+			t.Fatalf("%v cannot be used any more", a)
+		}
+	}
 	gone.Store(true)
 	for _, a := range []netip.Addr{leased, free} {
 		if l.n.learn(a, other, two, now) {
@@ -115,4 +121,53 @@ func TestPortComesAgain(t *testing.T) {
 		t.Error("two ports that are there are one guest")
 	}
 	first.flows.Store(0)
+}
+
+// Whether a VM has moved is asked once in a while, not with each packet of who
+// borrows its address, and while the addresses can be looked up.
+func TestMovedIsAskedOnce(t *testing.T) {
+	const mac, packets = 0x020000000001, 1000
+	var asked atomic.Int32
+	var l *lab
+	looked := make(chan struct{}, packets)
+	l = newLab(t, Options{Services: Services{Moved: func([6]byte, string, string) bool {
+		asked.Add(1)
+		go func() {
+			l.n.stations.find(netip.Addr{})
+			looked <- struct{}{}
+		}()
+		select {
+		case <-looked:
+		case <-time.After(10 * time.Second):
+			t.Error("no address can be looked up meanwhile")
+		}
+		return false
+	}}})
+	now := worker.Now()
+	one := l.n.guests.of(l.s, portOf(l, "one"), now)
+	two := l.n.guests.of(l.s, portOf(l, "two"), now)
+	leased := l.leaseTo(dhcp.Client{Port: "one", MAC: [6]byte{2, 0, 0, 0, 0, 1}})
+	free := netip.MustParseAddr("10.0.2.240")
+	for round := range int32(3) {
+		for _, a := range []netip.Addr{leased, free} {
+			if !l.n.learn(a, mac, one, now) {
+				t.Fatalf("%v cannot be used", a)
+			}
+			for range packets {
+				if l.n.learn(a, mac, two, now) {
+					t.Fatalf("%v is taken", a)
+				}
+			}
+		}
+		if n := asked.Load(); n != round+1 {
+			t.Errorf("asked %d times in %d seconds", n, round+1)
+		}
+		now += stayedFor
+	}
+	for i := range uint64(3 * maxStayed) {
+		two.stayed.note(vmAt{i, "one"}, now)
+	}
+	if n := len(two.stayed.m); n > maxStayed {
+		t.Errorf("%d VMs are remembered, want at most %d", n, maxStayed)
+	}
 }

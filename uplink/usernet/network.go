@@ -77,7 +77,7 @@ func New(o Options) (*Network, error) {
 	n.reassembly = reassembly{o: &n.o.Limits, counters: &n.counters, m: map[piecesKey]*pieces{}}
 	n.link = &link{n: n}
 	n.stations = stations{
-		mayHave: n.mayHave, moved: n.moved,
+		mayHave: n.mayHave, moved: n.movedTo,
 		m: map[netip.Addr]*station{}, limit: o.Limits.Addresses, each: o.Limits.GuestAddresses, learned: make(chan struct{}),
 		conflicts: &n.counters.addressConflict, refused: &n.counters.addressLimit,
 	}

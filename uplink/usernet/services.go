@@ -283,9 +283,23 @@ func (n *Network) taken(a netip.Addr, c dhcp.Client) bool {
 
 // mayHave reports whether a guest may use an address from mac, as far as it was
 // given to anybody.
-func (n *Network) mayHave(a netip.Addr, mac uint64, g *guest) bool {
+func (n *Network) mayHave(a netip.Addr, mac uint64, g *guest, now int64) bool {
 	c, ok := n.services.dhcp.Holder(time.Now(), a)
-	return !ok || c.Port == g.name || macNumber(c.MAC) == mac && n.leaseMoved(c, g.name)
+	return !ok || c.Port == g.name || macNumber(c.MAC) == mac && n.movedTo(mac, c.Port, g, now)
+}
+
+// movedTo is moved for what is asked with each packet: that a VM has not left is
+// believed for stayedFor.
+func (n *Network) movedTo(mac uint64, from string, to *guest, now int64) bool {
+	vm := vmAt{mac, from}
+	if to.stayed.has(vm, now) {
+		return false
+	}
+	moved := n.moved(mac, from, to.name)
+	if !moved {
+		to.stayed.note(vm, now)
+	}
+	return moved
 }
 
 // serveUDP answers a datagram to a service of the gateway and reports whether it
