@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
+
+	"vhostnet/uplink/usernet"
 )
 
 // reload is how the configuration is read anew.
@@ -54,18 +56,30 @@ func (d *daemon) reloads(ctx context.Context, old config) {
 }
 
 // plan is what leads from one configuration to another. Ports that others added
-// at run time are in neither.
+// at run time are in neither. What goes goes first, as what comes may take its
+// place.
 type plan struct {
 	remove   []portSpec   // before, in this order
 	add      []portSpec   // after that, in this order
 	replaced []string     // names of both
-	change   []portChange // in place, after that
+	change   []portChange // in place: they lose before, and get after that
 }
 
 // portChange is a port that stays, with other options.
 type portChange struct{ was, is portSpec }
 
 func (c portChange) back() portChange { return portChange{c.is, c.was} }
+
+// parts are the change in two steps: the port loses what it has no more, and gets
+// what it had not.
+func (c portChange) parts() (lose, get portChange) {
+	both, u := c.is, *c.is.uplink
+	u.user.forwards = slices.DeleteFunc(slices.Clone(u.user.forwards), func(f usernet.Forward) bool {
+		return !slices.Contains(c.was.uplink.user.forwards, f)
+	})
+	both.uplink = &u
+	return portChange{c.was, both}, portChange{both, c.is}
+}
 
 // inPlace reports whether a port can follow a change of its options without being
 // replaced: a user-mode network that gets other ways in.
@@ -185,41 +199,59 @@ func (d *daemon) follow(p *plan) error {
 	if len(p.replaced) > 0 {
 		d.log.Info("these ports are replaced, as their options do not change while they are open: VMs are disconnected and connect again, and connections by a user-mode network end", "ports", strings.Join(p.replaced, " "))
 	}
-	var removed, added []portSpec
-	var changed []portChange
-	back := func(err error) error {
-		for _, c := range slices.Backward(changed) {
-			err = errors.Join(err, d.changePort(c.back()))
-		}
-		for _, spec := range slices.Backward(added) {
-			_, failed := d.removeSpec(spec)
-			err = errors.Join(err, failed)
-		}
-		return errors.Join(err, d.addSpecs(removed))
-	}
+	var undo undoing
 	for _, spec := range p.remove {
 		gone, err := d.removeSpec(spec)
 		if gone {
-			removed = append(removed, spec)
+			undo.with(func() error { return d.addAgain(spec) })
 		}
 		if err != nil {
-			return back(err)
+			return undo.after(err)
+		}
+	}
+	change := func(c portChange) error {
+		err := d.changePort(c)
+		if err == nil {
+			undo.with(func() error { return d.changePort(c.back()) })
+		}
+		return err
+	}
+	for _, c := range p.change {
+		lose, _ := c.parts()
+		if err := change(lose); err != nil {
+			return undo.after(err)
 		}
 	}
 	for _, spec := range p.add {
 		opened, err := d.addPort(spec)
 		if err != nil {
-			return back(err)
+			return undo.after(err)
 		}
-		added = append(added, opened.spec)
+		undo.with(func() error {
+			_, err := d.removeSpec(opened.spec)
+			return err
+		})
 	}
 	for _, c := range p.change {
-		if err := d.changePort(c); err != nil {
-			return back(err)
+		_, get := c.parts()
+		if err := change(get); err != nil {
+			return undo.after(err)
 		}
-		changed = append(changed, c)
 	}
 	return nil
+}
+
+// undoing is how what was done is taken back, the last first.
+type undoing []func() error
+
+func (u *undoing) with(f func() error) { *u = append(*u, f) }
+
+// after takes everything back, as err came.
+func (u *undoing) after(err error) error {
+	for _, f := range slices.Backward(*u) {
+		err = errors.Join(err, f())
+	}
+	return err
 }
 
 // changePort changes a port in place. On error it is as it was; that somebody
@@ -246,17 +278,12 @@ func (d *daemon) removeSpec(spec portSpec) (gone bool, err error) {
 	return d.ports.find(spec.name) == nil, err
 }
 
-// addSpecs adds ports again, those first that were removed last. Those of what
-// was inherited are not: its number may be another descriptor's by now.
-func (d *daemon) addSpecs(specs []portSpec) error {
-	var errs []error
-	for _, spec := range slices.Backward(specs) {
-		if spec.inherits() {
-			errs = append(errs, spec.said.errorf("it is removed, as what is inherited cannot be opened again; it comes back when the program is started again"))
-			continue
-		}
-		_, err := d.addPort(spec)
-		errs = append(errs, err)
+// addAgain adds a port again. One of what was inherited is not: its number may be
+// another descriptor's by now.
+func (d *daemon) addAgain(spec portSpec) error {
+	if spec.inherits() {
+		return spec.said.errorf("it is removed, as what is inherited cannot be opened again; it comes back when the program is started again")
 	}
-	return errors.Join(errs...)
+	_, err := d.addPort(spec)
+	return err
 }

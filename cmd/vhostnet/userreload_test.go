@@ -102,6 +102,47 @@ func TestReloadForwards(t *testing.T) {
 	r.end()
 }
 
+// A forward moves from one network to another with one reload, also to one that is
+// new, or back from one that goes; if another change of the file fails it is where
+// it was.
+func TestReloadMovesForward(t *testing.T) {
+	const taken, guest = "configuration is read anew", "/10.0.2.99:80"
+	r := startReloader(t, "", "a", "b")
+	ports, first, second := r.text("", "a", "b"), freeTCP(t), freeTCP(t)
+	path := filepath.Join(r.dir, "web")
+	named := func(name string, list ...string) string {
+		return strings.Replace(waysIn("", list...), `"out"`, fmt.Sprintf("%q", name), 1)
+	}
+	both := func() []string { return []string{"tcp/" + first + guest, "tcp/unix:" + path + guest} }
+	there := func() {
+		t.Helper()
+		c, err := net.Dial("unix", path)
+		if err != nil || !listens(first) || listens(second) {
+			t.Errorf("the ways in are not those of the file: %v", err)
+		}
+		if err == nil {
+			c.Close()
+		}
+	}
+	r.reload(ports+named("one")+named("two", both()...), taken, "added=2")
+	r.reload(ports+named("one", both()...)+named("two"), taken, "changed=2", "replaced=0")
+	there()
+	r.reload(ports+named("one")+named("two", both()...), taken, "changed=2", "replaced=0")
+	there()
+	r.reload(ports+named("two")+named("three", both()...), taken, "changed=1", "added=1", "removed=1")
+	there()
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	r.reload(ports+named("two", append(both(), "tcp/"+second+guest, "tcp/"+busy.Addr().String()+guest)...)+named("four"), "ERROR", "is not taken", "address already in use")
+	there()
+	r.reload(ports+named("two", both()...)+named("three"), taken, "changed=2")
+	there()
+	r.end()
+}
+
 // What an uplink cannot have is told in one line, and everything else goes on.
 func TestReloadUserRefused(t *testing.T) {
 	const refused = "is not taken"

@@ -125,7 +125,7 @@ func (d *daemon) openUser(spec portSpec, o vswitch.PortOptions) (attachment, err
 }
 
 // changeForwards makes the ways in of a network those of a new list; connections
-// that came by one that goes stay. On error the old list is there again.
+// of TCP that came by one that goes stay. On error the old list is there again.
 func changeForwards(n *usernet.Network, was, is []usernet.Forward) error {
 	gone := slices.DeleteFunc(slices.Clone(was), func(f usernet.Forward) bool { return slices.Contains(is, f) })
 	fresh := slices.DeleteFunc(slices.Clone(is), func(f usernet.Forward) bool { return slices.Contains(was, f) })

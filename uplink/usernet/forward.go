@@ -91,7 +91,8 @@ func (n *Network) checkForward(f Forward) error {
 
 // RemoveForward ends the way in from this network and address, as Forwards tells
 // it.
-// Connections that came by it go on. It may be called at any time, by any
+// Connections of TCP that came by it go on; flows of UDP end, as their answers left
+// by its socket. It may be called at any time, by any
 // goroutine.
 func (n *Network) RemoveForward(network, listen string) error {
 	n.forwards.mu.Lock()
