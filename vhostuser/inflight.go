@@ -29,8 +29,9 @@ import (
 //
 // The memory of a packed ring does not say where it stands, so its region does,
 // and virtqueue.Inflight keeps it at each push. At the first start of a ring in a
-// session the region is believed, if anybody has used it. Later on the front-end
-// knows where the ring stands: it was told.
+// session the region is believed, if anybody has used it, and the driver has not
+// set its ring up anew since. Once the front-end was told where the ring stands,
+// the region forgets it.
 
 // Inflight is the payload of GET_INFLIGHT_FD, of its reply, and of
 // SET_INFLIGHT_FD.
@@ -179,20 +180,41 @@ func (f *inflight) of(r *ring, c *virtqueue.Config) (b sharedmem.Block, err erro
 
 // track has the packed ring of c keep r's region, and take what is in it at its
 // first start in the session.
-func (s *session) track(r *ring, c *virtqueue.Config, fresh bool) error {
+func (s *session) track(r *ring, c *virtqueue.Config, fresh bool) (err error) {
+	c.Inflight, err = s.tracked(r, c)
+	if c.Inflight != nil {
+		c.Inflight.Recover = fresh && !r.ran
+	}
+	return err
+}
+
+// tracked is the region of r when it is packed, nil when there is none.
+func (s *session) tracked(r *ring, c *virtqueue.Config) (*virtqueue.Inflight, error) {
 	if !c.Features.Has(virtio.RingPacked) {
-		return nil
+		return nil, nil
 	}
 	b, err := s.inflight.of(r, c)
 	if err != nil || b.Len() == 0 {
-		return err
+		return nil, err
 	}
-	c.Inflight = &virtqueue.Inflight{
-		Memory:  b.Sub(0, virtqueue.InflightLen(int(s.inflight.QueueSize))),
-		Map:     s.inflight.mem,
-		Recover: fresh && !r.ran,
+	return &virtqueue.Inflight{Memory: b.Sub(0, virtqueue.InflightLen(int(s.inflight.QueueSize))), Map: s.inflight.mem}, nil
+}
+
+// untrack has r's region forget a position that the front-end was told. Of a ring
+// that has not run in this session it was told nothing.
+func (s *session) untrack(r *ring) {
+	if !r.ran {
+		return
 	}
-	return nil
+	f, err := s.tracked(r, &virtqueue.Config{Features: s.features})
+	if f == nil || err != nil {
+		return // no region that this ring can have had
+	}
+	// A front-end that has taken the region away has nothing to be misled by.
+	_ = sharedmem.Guard(func() error {
+		f.Forget(virtqueue.StateOf(s.features, r.base))
+		return nil
+	})
 }
 
 var errOutOfOrder = errors.New("vhostuser: the back-end before this one left chains in flight that are not the next ones, which cannot be taken up here")

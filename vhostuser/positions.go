@@ -122,11 +122,12 @@ func (s *session) keepPosition(r *ring, c *virtqueue.Config, fresh bool) {
 
 // told follows the answer that tells the front-end where a ring stands: it knows
 // from here on, and so does whoever it has serve the ring next.
-func (r *ring) told() {
+func (s *session) told(r *ring) {
 	if r.journal != nil {
 		r.journal.Forget()
 		r.journal = nil
 	}
+	s.untrack(r)
 }
 
 // ringKey names the ring by where its areas lie in which files: that stays the

@@ -210,7 +210,7 @@ func (s *session) resetDevice(m *message) ([]byte, error) {
 	}
 	for i := range s.rings {
 		s.stop(&s.rings[i])
-		s.rings[i].told()
+		s.told(&s.rings[i])
 		s.enable(&s.rings[i], false)
 	}
 	s.status = 0

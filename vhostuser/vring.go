@@ -124,7 +124,7 @@ func (s *session) getVringBase(m *message) ([]byte, error) {
 		return nil, err
 	}
 	s.stop(r)
-	r.told()
+	s.told(r)
 	return VringState{Index: uint32(r.index), Num: r.base}.Marshal(), nil
 }
 

@@ -69,25 +69,56 @@ func TestDoubleRead_KilledAtEveryStore(t *testing.T) {
 func killRound(t *testing.T, j *journaled, r vqtest.Request, before, n int) bool {
 	t.Helper()
 	defer j.Close()
+	const given = 3
+	killed := j.killedAmid(given, r, before, n)
+	j.resume(given, n, fmt.Sprintf("killed at store %d behind %d chains", n, before))
+	return killed
+}
+
+// killedAmid is a process that is killed at its n-th store behind so many chains,
+// while it serves the last ones that were given.
+func (j *journaled) killedAmid(given int, r vqtest.Request, before, n int) bool {
+	j.t.Helper()
 	for range before {
 		j.post(1, vqtest.Request{In: []int{100}})
 		j.serve()
 	}
-	given := 3
 	j.post(given, r)
-	killed := killedAt(n, func() {
+	return killedAt(n, func() {
 		j.Queue.Arm()
 		var chains [8]virtqueue.Chain
 		k, err := j.Queue.Pop(chains[:2])
 		if err != nil || k != 2 {
-			t.Fatalf("%d chains, %v", k, err)
+			j.t.Fatalf("%d chains, %v", k, err)
 		}
 		pushAll(j.Queue, chains[:2])
 		j.replace()
-		pushAll(j.Queue, popAll(t, j.Queue, 1))
+		pushAll(j.Queue, popAll(j.t, j.Queue, 1))
 	})
-	j.resume(given, n, fmt.Sprintf("killed at store %d behind %d chains", n, before))
-	return killed
+}
+
+// A guest boots anew behind each store at which the process that served it was
+// killed: what was kept is of the driver before.
+func TestDoubleRead_AnotherDriverBehindEveryStore(t *testing.T) {
+	for kept, make := range map[string]func(*testing.T, int, virtio.Features) *journaled{"journal": newJournaled, "region": newTracked} {
+		for _, f := range []virtio.Features{0, virtio.EventIdx} {
+			t.Run(fmt.Sprintf("%s, event index %t", kept, f != 0), func(t *testing.T) {
+				for n := 0; ; n++ {
+					j := make(t, 11, f)
+					killed := j.killedAmid(3, vqtest.Request{In: []int{20, 30}}, 2, n)
+					j.anew()
+					j.wantBase()
+					j.Close()
+					if t.Failed() {
+						t.Fatalf("killed at store %d", n)
+					}
+					if !killed {
+						return
+					}
+				}
+			})
+		}
+	}
 }
 
 // resume is the processes that come next, each of which is killed while it makes

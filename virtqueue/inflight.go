@@ -42,24 +42,19 @@ import (
 // The one thing that the format cannot tell is a push of as many slots as the
 // ring has, of which the index is the same afterwards. The wrap counters do,
 // and they are looked at here.
-
-// Offsets in the region of a packed ring, bytes.
-const (
-	regionFeatures = 0
-	regionVersion  = 8 // 16 bits; 0 is a region that nobody has used
-	regionSize     = 10
-	regionHeads    = 12 // free_head, old_free_head: one aligned word
-	regionUsed     = 16 // used_idx, old_used_idx, and 8 bits for each wrap counter: one aligned word
-	regionEntries  = 32
-
-	entryLen   = 32
-	entryHead  = 0 // inflight 8 bits, next, last, num: one aligned word
-	entryCount = 8
-	entryMeta  = 16 // id, flags, len: one aligned word
-	entryAddr  = 24
-)
-
-const regionVersion1 = 1
+//
+// # Which driver's it is
+//
+// A guest that boots anew while nobody serves it has its ring set up anew, and
+// its front-end keeps the region of before. Like a journal's, the device of a
+// region leaves a mark in its event suppression area, which such a driver zeroes.
+// Another back-end leaves anything there, so the mark counts only for positions
+// that were written here: they have a sign in the padding behind them, which is
+// of these positions and is stored with them. A back-end that moves on writes the
+// positions alone, and the sign is none any more. A region gets its sign when the
+// mark is there, so at every moment it has no sign or its ring has the mark.
+//
+// What the front-end was told ends a region, too, see [Inflight.Forget].
 
 // InflightLen is the length in bytes of the inflight region of a packed ring of
 // up to so many entries.
@@ -72,18 +67,12 @@ type Inflight struct {
 	// The front-end may write to it at any time.
 	Memory sharedmem.Block
 	Map    *sharedmem.Map
-	// Recover has New go on from what the region says, if anybody has used it,
-	// whatever Config.Resume and Config.Journal say.
+	// Recover has New go on from what the region says, if anybody has used it and
+	// it is of this driver, whatever Config.Resume and Config.Journal say.
 	Recover bool
 }
 
 var errInflight = errors.New("virtqueue: the inflight region makes no sense")
-
-// region is an inflight region of so many entries.
-type region struct {
-	sharedmem.Block
-	entries uint32
-}
 
 // region is the whole of f.
 func (f *Inflight) region() region {
@@ -100,58 +89,6 @@ func (f *Inflight) left() (g region, err error) {
 	g.entries = n
 	return g, nil
 }
-
-// at is the offset of a word of entry i.
-func at(i, word uint32) uint32 { return regionEntries + entryLen*i + word }
-
-// place is what a region keeps twice: as it is, and as it was.
-type place struct {
-	free uint16 // the first entry of the list; one behind the last is the end
-	pos  uint16 // as in a State
-}
-
-// place reads both, as they are to be understood after a kill.
-func (g region) place(p *packed) (is place, err error) {
-	if f, v := g.Load64(regionFeatures), g.Load16(regionVersion); f != 0 || v != regionVersion1 {
-		return is, fmt.Errorf("%w: it has version %d and features %#x, version %d without any can be read", errInflight, v, f, regionVersion1)
-	}
-	heads, used := g.Load32(regionHeads), g.Load64(regionUsed)
-	now, before := place{free: uint16(heads)}, place{free: uint16(heads >> 16)}
-	for _, half := range []struct {
-		to          *uint16
-		index, wrap uint64
-	}{{&now.pos, used & 0xffff, used >> 32 & 0xff}, {&before.pos, used >> 16 & 0xffff, used >> 40 & 0xff}} {
-		if half.index >= uint64(p.size) || half.wrap > 1 {
-			return is, fmt.Errorf("%w: used index %d with wrap counter %d of a ring of %d entries", errInflight, half.index, half.wrap, p.size)
-		}
-		*half.to = uint16(half.index | half.wrap<<15)
-	}
-	if now.pos == before.pos || p.available(p.positionOf(before.pos)) {
-		return before, nil // a push that nobody has seen is taken back
-	}
-	return now, nil
-}
-
-// storeHeads writes the heads of the list.
-func (g region) storeHeads(now, before uint16) {
-	g.Store32(regionHeads, uint32(now)|uint32(before)<<16)
-}
-
-// storeUsed writes the positions.
-func (g region) storeUsed(now, before uint16) {
-	word := uint64(now&^wrapBit) | uint64(before&^wrapBit)<<16 | uint64(now>>15)<<32 | uint64(before>>15)<<40
-	g.Store64(regionUsed, word)
-}
-
-// settle makes is both what is and what was. It is killed in between without
-// harm: the heads count only together with their position.
-func (g region) settle(is place) {
-	g.storeHeads(is.free, is.free)
-	g.storeUsed(is.pos, is.pos)
-}
-
-// land makes entry i say that no chain is in flight there.
-func (g region) land(i uint32) { g.Store8(at(i, entryHead), 0) }
 
 // flight is a chain in flight: the entries of its descriptors.
 type flight struct {
@@ -202,7 +139,8 @@ func (g region) flights(p *packed, free []bool) (list []flight, err error) {
 }
 
 // recover takes the position that the region holds for p, and makes the chains
-// in flight the next ones. It can be killed anywhere and done again: chains
+// in flight the next ones. It reports errNewDriver, and has changed nothing, when
+// the region is of a driver that p has no more. It can be killed anywhere and done again: chains
 // stop being in flight from the youngest on, so those that are left are laid out
 // where they are, and those that are not wait behind them.
 func (f *Inflight) recover(p *packed) error {
@@ -258,19 +196,38 @@ func (g region) layOut(p *packed, pos, e uint32, more bool) {
 // in flight. One that says so already says it at every moment.
 func (f *Inflight) begin(p *packed) {
 	g, pos := f.region(), p.offWrap(p.nextUsed)
-	if is, err := g.place(p); err == nil && is.pos == pos {
+	is, err := g.place(p)
+	if err == nil && is.pos == pos {
 		g.settle(is)
 	} else {
+		is.ours = false
 		g.Store16(regionVersion, 0)
 		g.Store64(regionFeatures, 0)
 	}
 	for i := g.entries; i > 0; i-- { // the youngest first, as in recover
 		g.Store64(at(i-1, entryHead), uint64(i)<<16)
 	}
-	g.settle(place{0, pos})
+	g.settle(place{0, pos, is.ours})
 	g.Store16(regionSize, uint16(g.entries))
 	g.Store16(regionVersion, regionVersion1)
-	p.keep = keep{memory: f.Memory, mark: 1, tracks: true, region: g, file: f.Map}
+	p.keep = keep{memory: f.Memory, mark: regionMark, tracks: true, region: g, file: f.Map}
+	p.kicksOff() // leaves the mark
+	g.storeUsed(pos, pos, true)
+}
+
+// Forget ends what the region says: the front-end was told that the ring stands
+// at told. Nothing is in flight in the region then, and it counts as one that
+// nobody has used. The ring's Queue is suspended. It is called inside a Guard.
+func (f *Inflight) Forget(told State) {
+	if f.Memory.Load16(regionVersion) == 0 {
+		return
+	}
+	g := f.region()
+	g.settle(place{0, told.Used, true})
+	for i := range g.entries {
+		g.land(i)
+	}
+	g.Store16(regionVersion, 0)
 }
 
 // track enters what is about to be pushed: the oldest chains of t, which occupy
@@ -281,7 +238,7 @@ func (k *keep) track(p *packed, t *taker, used []Used, slots uint32) {
 	for i := range k.entered {
 		g.land(i)
 	}
-	g.settle(place{0, from})
+	g.settle(place{0, from, true})
 	e, pos := uint32(0), p.nextUsed
 	for i := range used {
 		n := t.oldest(i).slots()
@@ -293,7 +250,7 @@ func (k *keep) track(p *packed, t *taker, used []Used, slots uint32) {
 	}
 	g.storeHeads(uint16(slots), uint16(slots)) // taken
 	g.storeHeads(0, uint16(slots))             // and given back,
-	g.storeUsed(to, from)                      // if the driver can see it
+	g.storeUsed(to, from, true)                // if the driver can see it
 	k.entered = slots
 }
 

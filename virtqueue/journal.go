@@ -143,7 +143,7 @@ func (j *Journal) recover(p *packed, t *taker) (found bool, err error) {
 	if !found {
 		return false, err
 	}
-	if word := p.device.Load32(0); !p.leftBy(at, word) {
+	if word := p.device.Load32(0); !p.leftBy(at.mark, word) {
 		return false, fmt.Errorf("%w: %#x in the device's event suppression area", errNewDriver, word)
 	}
 	from, to := p.positionOf(at.from), p.positionOf(at.to)
@@ -177,10 +177,10 @@ func (j *Journal) entries(t *taker, n int) (used []Used, slots uint32) {
 	return used, slots
 }
 
-// leftBy reports whether word may be what the device that wrote at has left in
+// leftBy reports whether word may be what the device with this mark has left in
 // its event suppression area, and QEMU perhaps after it.
-func (p *packed) leftBy(at pushed, word uint32) bool {
-	return uint16(word) == at.mark || p.eventIdx && word>>16 != eventEnable
+func (p *packed) leftBy(mark uint16, word uint32) bool {
+	return uint16(word) == mark || p.eventIdx && word>>16 != eventEnable
 }
 
 // Forget ends the journal: the front-end was told where the ring stands. The
@@ -197,7 +197,7 @@ func (j *Journal) begin(p *packed) {
 		now.mark = at.mark
 		j.Memory.Store64(journalPushAt, now.word())
 	} else {
-		now.mark = uint16(1 + rand.IntN(math.MaxUint16))
+		now.mark = uint16(regionMark + 1 + rand.IntN(math.MaxUint16-regionMark))
 		j.Memory.Store64(journalMagicAt, 0)
 		j.Memory.CopyFrom(j.Key[:], journalKeyAt)
 		j.Memory.Store64(journalPushAt, now.word())
@@ -211,14 +211,8 @@ func (j *Journal) begin(p *packed) {
 // whoever serves the ring next can read that.
 func (q *Queue) openKept() error {
 	j, f, p := q.cfg.Journal, q.cfg.Inflight, &q.ring.packed
-	if f != nil && f.Recover && f.Memory.Load16(regionVersion) != 0 {
-		if err := f.recover(p); err != nil {
-			return fmt.Errorf("ring %d: %w", q.cfg.Index, err)
-		}
-		q.recovered = true
-	}
-	if j != nil && j.Recover && !q.recovered {
-		q.recovered, q.foreign = j.recover(p, &q.take)
+	if err := q.takeKept(); err != nil {
+		return fmt.Errorf("ring %d: %w", q.cfg.Index, err)
 	}
 	switch {
 	case f != nil:
@@ -231,6 +225,31 @@ func (q *Queue) openKept() error {
 	}
 	if q.recovered && q.dirty != nil {
 		q.marking(func(d *dirty) { d.log.Mark(d.desc, DescLen(q.cfg.Size)) }) // what was written to the ring
+	}
+	return nil
+}
+
+// takeKept takes the position that the inflight region has, or else the journal.
+// A journal that cannot be used costs nothing else, a region the ring, unless it
+// is of a driver that has gone.
+func (q *Queue) takeKept() error {
+	j, f, p := q.cfg.Journal, q.cfg.Inflight, &q.ring.packed
+	if f != nil && f.Recover && f.Memory.Load16(regionVersion) != 0 {
+		err := f.recover(p)
+		if err == nil {
+			q.recovered = true
+			return nil
+		}
+		if !errors.Is(err, errNewDriver) {
+			return err
+		}
+		q.foreign = err
+	}
+	if j != nil && j.Recover {
+		found, err := j.recover(p, &q.take)
+		if q.recovered = found; found || err != nil {
+			q.foreign = err
+		}
 	}
 	return nil
 }
