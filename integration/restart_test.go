@@ -41,7 +41,7 @@ func TestRestartPacked(t *testing.T) {
 	r := &restarts{lab: lab}
 	r.openRings(t)
 	load := startLoad(t, lab)
-	kills := amount(t, killsVariable, 5)
+	kills := amount(t, killsVariable, 2)
 	for i := range kills {
 		if err := r.killPacked(within(t, killTime)); err != nil {
 			t.Fatalf("kill %d of %d: %v", i+1, kills, err)
