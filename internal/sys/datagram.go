@@ -177,25 +177,19 @@ type RawConn = syscall.RawConn
 // ReadNow reads from a non-blocking descriptor inside RawConn.Read. again: there
 // is nothing now.
 func ReadNow(fd int, b []byte) (n int, again bool, err error) {
-	for {
-		n, err = unix.Read(fd, b)
-		switch {
-		case err == nil:
-			return n, false, nil
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN):
-			return 0, true, nil
-		default:
-			return 0, false, fmt.Errorf("sys: read: %w", err)
-		}
-	}
+	return now("read", unix.Read, fd, b)
 }
 
 // WriteNow writes to a non-blocking descriptor inside RawConn.Write; n may be less
 // than there is. again: there is no room now.
 func WriteNow(fd int, b []byte) (n int, again bool, err error) {
+	return now("write", unix.Write, fd, b)
+}
+
+// now makes a call that does not wait, as often as signals interrupt it.
+func now(name string, call func(fd int, b []byte) (int, error), fd int, b []byte) (n int, again bool, err error) {
 	for {
-		n, err = unix.Write(fd, b)
+		n, err = call(fd, b)
 		switch {
 		case err == nil:
 			return n, false, nil
@@ -203,7 +197,7 @@ func WriteNow(fd int, b []byte) (n int, again bool, err error) {
 		case errors.Is(err, unix.EAGAIN):
 			return 0, true, nil
 		default:
-			return 0, false, fmt.Errorf("sys: write: %w", err)
+			return 0, false, fmt.Errorf("sys: %s: %w", name, err)
 		}
 	}
 }
