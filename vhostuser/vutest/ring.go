@@ -147,7 +147,7 @@ func (r *ring) stands() (base uint32, err error) {
 const (
 	pollPause = 50 * time.Microsecond // between two looks at a ring without interrupt
 	napTime   = 20 * time.Millisecond // a sleeper's look at whether the ring still has one
-	callGrace = 5 * time.Second       // for a call that is under way when the time is up, on a machine that does other things
+	callGrace = time.Second           // for a call that is under way when the time is up
 )
 
 // await waits until the device has returned a chain. The error is ErrTimeout
