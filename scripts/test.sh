@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything once: needs, unit, rings, race, arm64, double reads, mutants, fuzz, guests, DPDK. Prints go
-# test's own output and, at the end, the minutes of each stage. The first failure ends it.
+# Everything once, the stages below in their order. Prints go test's own output and, at the end, the
+# minutes of each stage. The first failure ends it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CGO_ENABLED=0

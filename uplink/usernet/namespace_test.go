@@ -62,16 +62,24 @@ func addLocal6(t *testing.T, a string) {
 	}
 }
 
+// beyondTheGateway gives the namespace an address of each protocol that is not the
+// gateway's, behind an MTU of 1300.
+func beyondTheGateway(t *testing.T) []netip.Addr {
+	t.Helper()
+	v4, v6 := "192.0.2.1", "2001:db8::1"
+	sh(t, "ip", "link", "set", "lo", "mtu", "1300", "up")
+	sh(t, "ip", "addr", "add", v4+"/32", "dev", "lo")
+	addLocal6(t, v6)
+	return []netip.Addr{netip.MustParseAddr(v4), netip.MustParseAddr(v6)}
+}
+
 // Where the host lets everybody ping, guests ping beyond the gateway, over both
 // protocols; and what is too long for the way is told with its MTU.
 func TestBeyondTheGateway(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	sh(t, "ip", "link", "set", "lo", "mtu", "1300", "up")
-	beyond := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
-	sh(t, "ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
-	addLocal6(t, "2001:db8::1")
+	beyond := beyondTheGateway(t)
 	if err := os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -137,10 +145,7 @@ func TestDatagramsLeftToBeCut(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	sh(t, "ip", "link", "set", "lo", "mtu", "1300", "up")
-	beyond := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
-	sh(t, "ip", "addr", "add", "192.0.2.1/32", "dev", "lo")
-	addLocal6(t, "2001:db8::1")
+	beyond := beyondTheGateway(t)
 	l := newLab(t, Options{Host: true})
 	g := newTestGuest(l, 1, nbl.UplinkFeatures|virtio.NetHostUFO)
 	var tooBig atomic.Int32
