@@ -188,18 +188,18 @@ func (e *Event) empty() {
 	if e.pipe {
 		read = readPipe
 	}
-	for {
-		_, err := read(e.fd, drainBytes)
-		if !errors.Is(err, unix.EINTR) {
-			return
-		}
-	}
+	_, _ = read(e.fd, drainBytes) // that nothing was there is as good
 }
 
 // readPipe reads and forgets up to n bytes, at most drainBytes.
 func readPipe(fd, n int) (int, error) {
 	var buf [drainBytes]byte
-	return unix.Read(fd, buf[:min(n, drainBytes)])
+	for {
+		got, err := unix.Read(fd, buf[:min(n, drainBytes)])
+		if !errors.Is(err, unix.EINTR) {
+			return got, err
+		}
+	}
 }
 
 // Full reports whether the counter has no room for a signal, so that a write

@@ -18,10 +18,15 @@ func readNoWait(fd, n int) (int, error) {
 	iov := unix.Iovec{Base: &buf[0]}
 	iov.SetLen(min(n, drainBytes))
 	const current = ^uintptr(0) // offset -1: no position, as pipes and eventfds have none
-	r, _, errno := unix.Syscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1, current, current, unix.RWF_NOWAIT)
-	runtime.KeepAlive(&buf) // the compiler does not see that the kernel follows iov.Base
-	if errno != 0 {
-		return 0, errno
+	for {
+		r, _, errno := unix.Syscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1, current, current, unix.RWF_NOWAIT)
+		runtime.KeepAlive(&buf) // the compiler does not see that the kernel follows iov.Base
+		switch errno {
+		case 0:
+			return int(r), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
 	}
-	return int(r), nil
 }
