@@ -15,10 +15,12 @@
 //
 // Each task is in one of two states:
 //
-//	           Poll found nothing for Options.Spin, Arm said no more
+//	           Poll found nothing for long enough, Arm said no more
 //	active  ---------------------------------------------------------->  asleep
 //	        <----------------------------------------------------------
 //	           its descriptor became readable
+//
+// Long enough is learned of each task, see [Arrivals]: at most Options.Spin.
 //
 // A task that sleeps costs the loop nothing. While others are active, kicks of
 // the sleeping are looked for in a round that found nothing, and otherwise
@@ -36,7 +38,7 @@
 // written is not an edge.
 //
 // A kick for a task that is not asleep, or that then finds nothing, is harmless:
-// it costs one spell of polling.
+// it costs one visit.
 //
 // A command is pushed on the worker's mailbox before its sender looks whether
 // the worker sleeps, and the worker says that it sleeps before it looks at the

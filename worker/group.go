@@ -23,8 +23,9 @@ type Options struct {
 	// length is that of the workers, no CPU is named twice.
 	CPUs []int
 
-	// Spin is how long an Adaptive task is polled in vain before it sleeps;
-	// 0: 50 us. Longer answers sooner, shorter spares the core.
+	// Spin is how long an Adaptive task is polled in vain, at most, before it
+	// sleeps; 0: 50 us. It is about what a kick, a sleep and a wake-up cost both
+	// sides. At most an hour.
 	Spin time.Duration
 
 	// Batch is the budget given to each Poll; 0: 64.
@@ -40,6 +41,7 @@ type Options struct {
 const (
 	defaultSpin  = 50 * time.Microsecond
 	defaultBatch = 64
+	maxSpin      = time.Hour
 	maxWorkers   = 1024 // far beyond any machine's cores; a typing error
 )
 
@@ -88,6 +90,8 @@ func (o Options) validate(n int) error {
 		return fmt.Errorf("worker: %d CPUs are named for %d workers; name one for each, or none", len(o.CPUs), n)
 	case o.Spin < 0:
 		return fmt.Errorf("worker: a spin of %v is not possible; use 0 for the default, and mode interrupt for none", o.Spin)
+	case o.Spin > maxSpin:
+		return fmt.Errorf("worker: a spin of %v is not possible; use at most %v, and mode poll for ever", o.Spin, maxSpin)
 	case o.Batch < 0:
 		return fmt.Errorf("worker: a batch of %d is not possible; use 1 and up, or 0 for the default", o.Batch)
 	}

@@ -23,6 +23,7 @@ func TestNewGroupRefuses(t *testing.T) {
 		{Options{CPUs: []int{0, -2}}, "CPU -2"},
 		{Options{CPUs: []int{3, 3}}, "CPU 3 is named for two"},
 		{Options{Spin: -1}, "spin of -1ns"},
+		{Options{Spin: 2 * time.Hour}, "spin of 2h0m0s"},
 		{Options{Batch: -4}, "batch of -4"},
 	}
 	for _, c := range cases {

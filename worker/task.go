@@ -26,7 +26,7 @@ type Mode uint8
 
 // The modes of a task.
 const (
-	Adaptive  Mode = iota // polls for Options.Spin, then sleeps until a kick
+	Adaptive  Mode = iota // polls as long as work is likely to come, see Arrivals, then sleeps until a kick
 	Poll                  // never sleeps
 	Interrupt             // sleeps until a kick at once
 	numModes
@@ -47,21 +47,29 @@ func (m Mode) String() string {
 
 // entry is a Task on a worker, with the state of its visits.
 type entry struct {
-	task  Task
-	mode  Mode
-	fd    int    // registered with the poller; -1: not registered, never asleep
-	token uint64 // names the entry in the poller
+	task     Task
+	mode     Mode
+	fd       int    // registered with the poller; -1: not registered, never asleep
+	token    uint64 // names the entry in the poller
+	arrivals *Arrivals
 
 	asleep    bool
-	idleSince int64 // Context.Now of the first visit of an idle spell; -1: was busy
+	idleSince int64 // Worker.waited at the first visit of a gap; -1: there is none
+	slept     bool  // in the gap
 }
 
-// busy starts a new spell of polling.
-func (e *entry) busy() { e.idleSince = -1 }
+// busy notes a visit that found work.
+func (e *entry) busy(now int64) {
+	if e.idleSince < 0 {
+		return
+	}
+	e.arrivals.came(now-e.idleSince, e.slept)
+	e.idleSince, e.slept = -1, false
+}
 
-// idle notes a visit that found nothing and reports whether the task has
+// idle notes a visit that found nothing and reports whether the task has been
 // polled in vain for long enough to be armed.
-func (e *entry) idle(now, spin int64) bool {
+func (e *entry) idle(now int64) bool {
 	switch {
 	case e.fd < 0:
 		return false
@@ -69,7 +77,6 @@ func (e *entry) idle(now, spin int64) bool {
 		return true
 	case e.idleSince < 0:
 		e.idleSince = now
-		return false
 	}
-	return now-e.idleSince >= spin
+	return now-e.idleSince >= e.arrivals.spin.Load()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"runtime"
 	"slices"
@@ -17,6 +18,7 @@ const (
 	lookEvery  = 20_000 // ns between looks for kicks while every round is busy
 	wakeToken  = 0      // the worker's own eventfd in its poller
 	tokenBatch = 64     // kicks taken by one epoll_wait
+	waitedPart = 8      // a round takes a waitedPart-th of Options.Spin to tasks that wait, see tick
 )
 
 // Errors of Add and Remove that say something about the task.
@@ -49,6 +51,7 @@ type Worker struct {
 	tokens   [tokenBatch]uint64
 	lastTok  uint64
 	looked   int64 // Context.Now of the last look for kicks
+	waited   int64 // ns that tasks without work have waited, see tick
 	stopping bool
 }
 
@@ -198,7 +201,7 @@ func (w *Worker) loop() (err error) {
 // that it read of shared tables before is forgotten.
 func (w *Worker) safePoint() {
 	w.phase.next()
-	w.ctx.now = clock()
+	w.tick(clock(), max(1, w.spin/waitedPart))
 	if !w.mail.pending() {
 		return
 	}
@@ -209,6 +212,14 @@ func (w *Worker) safePoint() {
 	}
 }
 
+// tick begins a round. To tasks that wait for work the one before took no longer
+// than most: if it did, others had work, or somebody else had the processor, which
+// says nothing of when a guest's next frame comes.
+func (w *Worker) tick(now, most int64) {
+	w.waited += min(now-w.ctx.now, most)
+	w.ctx.now = now
+}
+
 // visit gives each active task one visit, puts to sleep those that have been
 // idle for long enough, and reports whether any did something.
 func (w *Worker) visit() (busy bool) {
@@ -216,23 +227,14 @@ func (w *Worker) visit() (busy bool) {
 		e := w.active[i]
 		if e.task.Poll(&w.ctx, w.batch) {
 			busy = true
-			e.busy()
-		} else if e.idle(w.ctx.now, w.spin) && !w.arm(e) {
+			e.busy(w.waited)
+		} else if e.idle(w.waited) && !e.task.Arm() {
 			w.deactivate(i) // the last one takes its place, and its turn
 			continue
 		}
 		i++
 	}
 	return busy
-}
-
-// arm asks e's peer for a kick; more work means another spell of polling.
-func (w *Worker) arm(e *entry) (more bool) {
-	if !e.task.Arm() {
-		return false
-	}
-	e.busy()
-	return true
 }
 
 // look activates the tasks that were kicked, without waiting.
@@ -254,6 +256,7 @@ func (w *Worker) sleep() error {
 		timeout = 0
 	}
 	err := w.wait(timeout)
+	w.tick(clock(), math.MaxInt64)
 	w.wakes()
 	return err
 }
@@ -282,13 +285,12 @@ func (w *Worker) wait(timeout int) error {
 // activate begins to visit e.
 func (w *Worker) activate(e *entry) {
 	e.asleep = false
-	e.busy()
 	w.active = append(w.active, e)
 }
 
 // deactivate ends the visits of the i-th active task.
 func (w *Worker) deactivate(i int) {
-	w.active[i].asleep = true
+	w.active[i].asleep, w.active[i].slept = true, true
 	last := len(w.active) - 1
 	w.active[i] = w.active[last]
 	w.active[last] = nil
@@ -301,7 +303,11 @@ func (w *Worker) add(t Task, m Mode, fd int) error {
 		return errKnown
 	}
 	w.lastTok++
-	e := &entry{task: t, mode: m, fd: fd, token: w.lastTok}
+	e := &entry{task: t, mode: m, fd: fd, token: w.lastTok, idleSince: -1, arrivals: new(Arrivals)}
+	if l, ok := t.(Learner); ok {
+		e.arrivals = l.Arrivals()
+	}
+	e.arrivals.begin(w.spin)
 	if m == Poll {
 		e.fd = -1
 	}

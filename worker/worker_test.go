@@ -130,19 +130,19 @@ func TestModes(t *testing.T) {
 
 func TestSpinEndsOnTheClockOfTheRounds(t *testing.T) {
 	const spin = 1000
-	e := &entry{fd: 3, mode: Adaptive}
-	e.busy()
+	e := &entry{fd: 3, mode: Adaptive, idleSince: -1, arrivals: new(Arrivals)}
+	e.arrivals.begin(spin)
 	steps := []struct {
 		now  int64
 		want bool
 	}{{5000, false}, {5999, false}, {6000, true}, {9000, true}}
 	for _, s := range steps {
-		if got := e.idle(s.now, spin); got != s.want {
+		if got := e.idle(s.now); got != s.want {
 			t.Errorf("idle at %d = %v, want %v", s.now, got, s.want)
 		}
 	}
-	e.busy() // a busy visit starts over
-	if e.idle(9001, spin) {
+	e.busy(9001) // a busy visit starts over
+	if e.idle(9001) {
 		t.Error("armed at the first idle visit after a busy one")
 	}
 }
