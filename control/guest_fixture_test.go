@@ -26,7 +26,7 @@ type fakeHost struct {
 func newFakeHost() *fakeHost {
 	h := &fakeHost{nextID: 10, taken: [6]byte{2, 0, 0, 0, 0, 0xdb}, seen: [6]byte{2, 0, 0, 0, 0, 0xdc}}
 	h.ports = []Port{
-		{Name: "web", Kind: "vm", Socket: "/run/web.sock", Options: map[string]string{"vlan": "10"}, MAC: "02:00:00:00:00:aa", Link: "up", Connected: true, Queue: 1},
+		{Name: "web", Kind: "vm", Socket: "/run/web.sock", Options: map[string]string{"vlan": "10"}, MAC: "02:00:00:00:00:aa", Link: "up", Connected: true, Queue: 1, Rings: []Ring{{Index: 1, Enabled: true, Polling: new(Polling)}}},
 		{Name: "db", Kind: "vm", Link: "up", Queue: 2},
 	}
 	worker := 3

@@ -44,9 +44,13 @@ type guestPart struct {
 func (p *guestPart) Ports() []Port {
 	for _, o := range p.host.Ports() {
 		if o.Name == p.port {
+			rings := slices.Clone(o.Rings)
+			for i := range rings {
+				rings[i].Polling = nil // the host's affair
+			}
 			return []Port{{
 				Name: o.Name, Kind: o.Kind, MAC: o.MAC, Link: o.Link, Connected: o.Connected, Driver: o.Driver,
-				QueueMode: o.QueueMode, Queue: o.Queue, Rings: o.Rings, Stalled: o.Stalled,
+				QueueMode: o.QueueMode, Queue: o.Queue, Rings: rings, Stalled: o.Stalled,
 			}}
 		}
 	}

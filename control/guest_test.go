@@ -41,7 +41,7 @@ func TestGuestSeesItself(t *testing.T) {
 		do   func() (any, error)
 		want any
 	}{
-		"ports":    {func() (any, error) { return c.Ports(ctx) }, []Port{{Name: "web", Kind: "vm", MAC: "02:00:00:00:00:aa", Link: "up", Connected: true, Queue: 1}}},
+		"ports":    {func() (any, error) { return c.Ports(ctx) }, []Port{{Name: "web", Kind: "vm", MAC: "02:00:00:00:00:aa", Link: "up", Connected: true, Queue: 1, Rings: []Ring{{Index: 1, Enabled: true}}}}},
 		"queues":   {func() (any, error) { return c.Queues(ctx) }, []Queue{{ID: 1, Port: "web", State: "Running"}}},
 		"filters":  {func() (any, error) { return c.Filters(ctx) }, h.filters[:1]},
 		"counters": {func() (any, error) { return c.Counters(ctx) }, []Counters{{Port: "web", TxFrames: 1}}},

@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/http"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -41,6 +42,7 @@ var (
 	metricConnected = metric("port_connected", "Whether a front-end is connected.", "port")
 	metricDriver    = metric("port_driver_up", "Whether the guest's driver has negotiated its features.", "port")
 	metricLink      = metric("port_link_up", "Whether the port's link is up.", "port")
+	metricPolls     = metric("port_polls_total", "Times a transmit ring was empty in the mode adaptive, by how that ended: polled and a frame was found, polled in vain, or unpolled.", "port", "ring", "outcome")
 	metricRunning   = metric("queue_running", "Whether a queue runs.", "queue", "port")
 	metricFilters   = metric("queue_filters", "Filters that are set on a queue.", "queue", "port")
 	metricMemory    = metric("queue_memory_bytes", "Bytes that a queue has allocated; views of the same guest memory are each counted.", "queue", "port", "usage")
@@ -50,7 +52,7 @@ var (
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		metricFrames, metricBytes, metricDrops, metricFlooded, metricSoft, metricMoved, metricForeign, metricTableFull, metricStalls,
-		metricSessions, metricRefused, metricClosed, metricConnected, metricDriver, metricLink, metricRunning, metricFilters, metricMemory,
+		metricSessions, metricRefused, metricClosed, metricConnected, metricDriver, metricLink, metricPolls, metricRunning, metricFilters, metricMemory,
 	} {
 		ch <- d
 	}
@@ -79,11 +81,24 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			count(metricDrops, n, p.Port, reason)
 		}
 	}
-	c.states(ch)
+	c.states(ch, count)
 }
 
-// states are what goes up and down.
-func (c *collector) states(ch chan<- prometheus.Metric) {
+// polls are how a port's rings have been polled.
+func polls(p *Port, count func(d *prometheus.Desc, v uint64, labels ...string)) {
+	for _, r := range p.Rings {
+		if r.Polling != nil {
+			ring := strconv.Itoa(r.Index)
+			count(metricPolls, r.Polling.Found, p.Name, ring, "found")
+			count(metricPolls, r.Polling.Vain, p.Name, ring, "vain")
+			count(metricPolls, r.Polling.Unpolled, p.Name, ring, "unpolled")
+		}
+	}
+}
+
+// states are what goes up and down, and what rings have counted, which are there
+// while they run.
+func (c *collector) states(ch chan<- prometheus.Metric, count func(d *prometheus.Desc, v uint64, labels ...string)) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
@@ -92,6 +107,7 @@ func (c *collector) states(ch chan<- prometheus.Metric) {
 		gauge(metricConnected, is[p.Connected], p.Name)
 		gauge(metricDriver, is[p.Driver], p.Name)
 		gauge(metricLink, is[p.Link == "up"], p.Name)
+		polls(&p, count)
 	}
 	for _, q := range c.b.Queues() {
 		id := formatID(q.ID)

@@ -57,6 +57,7 @@ func TestDocumentHasTheTypes(t *testing.T) {
 	for _, v := range []any{
 		Port{},
 		Ring{},
+		Polling{},
 		PortRequest{},
 		LinkRequest{},
 		Queue{},

@@ -18,9 +18,19 @@ type Port struct {
 
 // Ring is a ring that the front-end has started.
 type Ring struct {
-	Index   int  `json:"index"`
-	Enabled bool `json:"enabled"`
-	Broken  bool `json:"broken"`
+	Index   int      `json:"index"`
+	Enabled bool     `json:"enabled"`
+	Broken  bool     `json:"broken"`
+	Polling *Polling `json:"polling,omitempty"` // of a transmit ring in the mode adaptive
+}
+
+// Polling is how a ring has been polled while it was empty, until its next frame
+// came.
+type Polling struct {
+	Spin     int64  `json:"spin_ns"`  // when it is empty the next time, at most; 0: not at all
+	Found    uint64 `json:"found"`    // times that the frame came meanwhile
+	Vain     uint64 `json:"vain"`     // times that it did not, so it took a kick
+	Unpolled uint64 `json:"unpolled"` // times that it was left to a kick at once
 }
 
 // PortRequest adds a port. Options are those of the command line, as

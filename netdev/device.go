@@ -120,6 +120,8 @@ type ring struct {
 	task   ringTask       // transmit and control rings; nil while stopped
 	at     *worker.Worker // that polls task, nil: none; changed under Device.tasks
 	serial nbl.Serial     // of the packets that are sent; the worker's while polled
+
+	arrivals worker.Arrivals // of the guest's frames
 }
 
 // ringTask is a ring that a worker looks after. Only that worker calls it while
@@ -163,6 +165,7 @@ var (
 	_ vhostuser.StateSaver = (*Device)(nil)
 	_ vswitch.Port         = (*queues.NIC)(nil)
 	_ queues.Steering      = (*vswitch.Steering)(nil)
+	_ worker.Learner       = (*txRing)(nil)
 )
 
 // New attaches a device without a front-end to the switch. [Device.Close] ends

@@ -1,6 +1,7 @@
 package netdev_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -48,6 +49,52 @@ func testMode(t *testing.T, mode worker.Mode, v flavour) {
 	}
 	if mode == worker.Poll && a.Kicks(1)+b.Kicks(1) != 0 {
 		t.Errorf("ports that are polled were kicked %d times", a.Kicks(1)+b.Kicks(1))
+	}
+}
+
+// A guest whose frames are far apart costs a wake-up for each, and no polling; the
+// port tells so, also when its rings have been made anew.
+func TestSlowGuestIsNotPolled(t *testing.T) {
+	r := newRig(t, 1, netdev.Options{Name: "a", MAC: macA}, netdev.Options{Name: "b", MAC: macB})
+	a, b := r.connect("a", vutest.Options{}), r.connect("b", vutest.Options{})
+	polling := func() netdev.PollInfo { return *r.devices["a"].Snapshot().Rings[1].Polling }
+	if first := polling(); first.Spin == 0 || first.Unpolled != 0 {
+		t.Errorf("a ring of which nothing is known: %+v", first)
+	}
+	w := r.group.Workers()[0]
+	send := func(n int) (rounds uint64) {
+		for i := range n {
+			r.waitFor("the worker to sleep", func() bool { return w.Stats().Asleep })
+			time.Sleep(2 * time.Millisecond) // and more on a busy machine
+			before := w.Stats().Rounds
+			exchange(t, a, b, 0, frame(macB, macA, 60, uint32(i)))
+			r.waitFor("the worker to sleep", func() bool { return w.Stats().Asleep })
+			rounds += w.Stats().Rounds - before
+		}
+		return rounds
+	}
+	send(20)
+	known := polling()
+	if known.Spin != 0 || known.Found != 0 || known.Vain == 0 {
+		t.Errorf("frames that are far apart have taught %+v", known)
+	}
+	// A round that takes the frame and one that finds nothing more, for each; a
+	// signal may wake a worker now and then. A spell of polling is a hundred.
+	if rounds := send(50); rounds > 4*50 {
+		t.Errorf("50 frames took %d rounds", rounds)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	r.must(a.Stop(ctx))
+	_, err := a.Start(ctx)
+	r.must(err)
+	send(1)
+	if now := polling(); now.Spin != 0 || now.Found != 0 || now.Vain != known.Vain || now.Unpolled < known.Unpolled+50 {
+		t.Errorf("after a new start it is %+v, and was %+v 50 frames before", now, known)
+	}
+	rings := r.devices["a"].Snapshot().Rings
+	if rings[0].Polling != nil {
+		t.Errorf("a receive ring is polled: %+v", rings[0].Polling)
 	}
 }
 

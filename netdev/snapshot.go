@@ -3,6 +3,7 @@ package netdev
 import (
 	"vhostnet/metrics"
 	"vhostnet/virtio"
+	"vhostnet/worker"
 )
 
 // Snapshot is what a Device counts and where its rings are.
@@ -21,6 +22,17 @@ type RingInfo struct {
 	Started bool `json:"started"`
 	Enabled bool `json:"enabled"`
 	Broken  bool `json:"broken"`
+
+	Polling *PollInfo `json:"polling,omitempty"` // of a transmit ring in the mode adaptive
+}
+
+// PollInfo is how a ring has been polled while it was empty; see
+// [worker.ArrivalStats].
+type PollInfo struct {
+	Spin     int64  `json:"spin_ns"`  // when it is empty the next time, at most; 0: not at all
+	Found    uint64 `json:"found"`    // times that the next frame came meanwhile
+	Vain     uint64 `json:"vain"`     // times that it did not, so the worker left the ring to its kick
+	Unpolled uint64 `json:"unpolled"` // times that it was left to its kick at once
 }
 
 // Snapshot may be called concurrently with everything.
@@ -30,11 +42,18 @@ func (d *Device) Snapshot() Snapshot {
 	for i := range d.rings {
 		r := &d.rings[i]
 		s.Rings[i] = RingInfo{Index: i, Started: r.is(ringStarted), Enabled: r.is(ringEnabled), Broken: r.is(ringBroken)}
+		if i%2 == 1 && d.o.Mode == worker.Adaptive {
+			s.Rings[i].Polling = pollInfo(r.arrivals.Stats())
+		}
 		if i%2 == 0 && d.paired(i) && d.nic.RxBroken(i/2) {
 			s.Rings[i].Broken = true
 		}
 	}
 	return s
+}
+
+func pollInfo(s worker.ArrivalStats) *PollInfo {
+	return &PollInfo{Spin: s.Spin.Nanoseconds(), Found: s.Found, Vain: s.Vain, Unpolled: s.Unpolled}
 }
 
 // DropsByReason are the counts of frames lost, without those that are zero.

@@ -184,6 +184,10 @@ func (t *txRing) Arm() (more bool) {
 // FD is the kick (worker.Task).
 func (t *txRing) FD() int { return t.q.Kick().FD() }
 
+// Arrivals is kept by the device, for the task that follows this one
+// (worker.Learner).
+func (t *txRing) Arrivals() *worker.Arrivals { return &t.dev.rings[t.index].arrivals }
+
 func (t *txRing) queue() *virtqueue.Queue { return t.q }
 
 func (t *txRing) held() int { return t.n }

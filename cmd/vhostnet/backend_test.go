@@ -247,6 +247,16 @@ func TestPortsByAPI(t *testing.T) {
 	}
 	web, fe := connect(t, a.path("web"), vutest.Options{}), connect(t, a.path("db"), vutest.Options{})
 	exchangeAs(t, web, fe, 'b', 'a', 5)
+	list, err = a.Ports(ctx)
+	a.must(err)
+	for _, p := range list {
+		if p.Name != "web" {
+			continue
+		}
+		if rings := p.Rings; len(rings) != 2 || rings[0].Polling != nil || rings[1].Polling == nil || rings[1].Polling.Spin+int64(rings[1].Polling.Unpolled) == 0 {
+			t.Errorf("rings of a port that has sent: %+v", rings)
+		}
+	}
 	if db, err = a.SetLink(ctx, "db", false); err != nil || db.Link != "down" {
 		t.Errorf("%+v, %v", db, err)
 	}

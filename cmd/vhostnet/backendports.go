@@ -50,7 +50,7 @@ func (b *backend) describe(out *control.Port, p *port) {
 	out.QueueMode = queueModes[d.QueueMode()]
 	for _, r := range s.Rings {
 		if r.Started {
-			out.Rings = append(out.Rings, control.Ring{Index: r.Index, Enabled: r.Enabled, Broken: r.Broken})
+			out.Rings = append(out.Rings, control.Ring{Index: r.Index, Enabled: r.Enabled, Broken: r.Broken, Polling: (*control.Polling)(r.Polling)})
 		}
 	}
 }

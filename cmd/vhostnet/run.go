@@ -70,8 +70,8 @@ QEMU, Cloud Hypervisor and libvirt have to be told is printed.
 A port is NAME=PATH and, behind commas, options:
   mac=ADDRESS    the VM's address, whose frames go to a queue of its own
                  (default: made from the host and the name; the log shows it)
-  mode=MODE      adaptive (default: poll while busy, sleep when idle), poll
-                 (never sleep), interrupt (sleep at once)
+  mode=MODE      adaptive (default: poll while its frames come soon after one
+                 another, else sleep), poll (never sleep), interrupt (sleep at once)
   mtu=BYTES      longest packet without segmentation that is delivered
                  (default: what the front-end says, QEMU's host_mtu)
   pairs=N        queue pairs offered (default 8)
