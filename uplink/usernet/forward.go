@@ -24,6 +24,21 @@ func (f Forward) String() string { return f.Network + " " + f.Listen + " to " + 
 
 const unixPrefix = "unix:"
 
+// Errors of ways in.
+var (
+	ErrEnded    = errors.New("the network has ended")
+	ErrForwards = errors.New("no more ways in are possible")
+)
+
+// socket is the network of the socket: one of an IPv4 address is of IPv4 alone,
+// also of the address that stands for all.
+func (f Forward) socket() string {
+	if a, err := netip.ParseAddrPort(f.Listen); err == nil && a.Addr().Is4() {
+		return f.Network + "4"
+	}
+	return f.Network
+}
+
 // forwarding is a Forward that listens.
 type forwarding struct {
 	spec   Forward // as it was asked for
@@ -51,10 +66,13 @@ func (n *Network) AddForward(f Forward) error {
 	n.forwards.mu.Lock()
 	defer n.forwards.mu.Unlock()
 	if n.forwards.shut {
-		return fmt.Errorf("usernet: forward %v: %q has ended", f, n.o.Name)
+		return fmt.Errorf("usernet: forward %v: %q: %w", f, n.o.Name, ErrEnded)
 	}
 	if n.forwards.find(f.Network, f.Listen) >= 0 {
 		return fmt.Errorf("usernet: forward %v: there is one from %s %s; remove it first", f, f.Network, f.Listen)
+	}
+	if len(n.forwards.list) >= n.o.Limits.Forwards {
+		return fmt.Errorf("usernet: forward %v: %w: there are %d; remove one first", f, ErrForwards, n.o.Limits.Forwards)
 	}
 	w := &forwarding{spec: f}
 	if err := w.listen(n); err != nil {
@@ -164,7 +182,7 @@ func (w *forwarding) listen(n *Network) (err error) {
 	}
 	var config net.ListenConfig
 	config.SetMultipathTCP(false) // it does not tell how much there is to read (sys.Waiting)
-	w.stream, err = config.Listen(context.Background(), "tcp", w.spec.Listen)
+	w.stream, err = config.Listen(context.Background(), w.spec.socket(), w.spec.Listen)
 	return err
 }
 

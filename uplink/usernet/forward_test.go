@@ -229,3 +229,45 @@ func TestForwardLeavesFilesAlone(t *testing.T) {
 		t.Error("the socket of a way in that is gone is left")
 	}
 }
+
+// A way in at an address of IPv4 is one of IPv4, also at the one that stands for
+// all.
+func TestForwardOfIPv4(t *testing.T) {
+	noLeak(t)
+	guest := netip.MustParseAddrPort("10.0.2.15:80")
+	l := newLab(t, Options{})
+	for _, network := range []string{"tcp", "udp"} {
+		l.must(l.n.AddForward(Forward{network, "0.0.0.0:0", guest}))
+		at := l.n.Forwards()[0].Address
+		a, err := netip.ParseAddrPort(at)
+		l.must(err)
+		if !a.Addr().Is4() || !a.Addr().IsUnspecified() {
+			t.Errorf("%s 0.0.0.0:0 listens at %v", network, a)
+		}
+		if err := l.n.AddForward(Forward{network, at, guest}); err == nil || !strings.Contains(err.Error(), "remove it first") {
+			t.Errorf("a second one from %s %s: %v", network, at, err)
+		}
+		l.must(l.n.RemoveForward(network, at))
+		l.must(l.n.AddForward(Forward{network, "[::]:0", guest}))
+		l.must(l.n.RemoveForward(network, l.n.Forwards()[0].Address))
+	}
+}
+
+// There are no more ways in than the limit says, and there is room for one again
+// when another has gone.
+func TestForwardsAreLimited(t *testing.T) {
+	guest := netip.MustParseAddrPort("10.0.2.15:80")
+	l := newLab(t, Options{Limits: Limits{Forwards: 3}})
+	f := Forward{"udp", "127.0.0.1:0", guest}
+	for range 3 {
+		l.must(l.n.AddForward(f))
+	}
+	if err := l.n.AddForward(f); !errors.Is(err, ErrForwards) || !strings.Contains(err.Error(), "there are 3") {
+		t.Errorf("one more: %v", err)
+	}
+	l.must(l.n.RemoveForward("udp", l.n.Forwards()[1].Address))
+	l.must(l.n.AddForward(f))
+	if n := len(l.n.Forwards()); n != 3 {
+		t.Errorf("%d ways in", n)
+	}
+}

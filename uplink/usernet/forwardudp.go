@@ -56,11 +56,11 @@ type udpClient struct {
 }
 
 func newUDPForward(n *Network, f Forward) (*udpForward, error) {
-	listen, err := net.ResolveUDPAddr("udp", f.Listen)
+	listen, err := net.ResolveUDPAddr(f.socket(), f.Listen)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := net.ListenUDP("udp", listen)
+	conn, err := net.ListenUDP(f.socket(), listen)
 	if err != nil {
 		return nil, err
 	}

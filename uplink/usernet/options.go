@@ -75,6 +75,7 @@ type Limits struct {
 	PieceBytes      int // bytes (64 MiB)
 	GuestPieceBytes int // of them, of one guest (1 MiB)
 
+	Forwards   int // ways in, each with a socket of the host that listens (1024)
 	GuestQueue int // frames of one guest that wait to be looked at, but for TCP (256)
 	Queue      int // packets to guests that wait for the worker, to one guest half of them (2048)
 }
@@ -97,6 +98,7 @@ func (l *Limits) fill() error {
 		{"GuestPieces", &l.GuestPieces, 64},
 		{"PieceBytes", &l.PieceBytes, 64 << 20},
 		{"GuestPieceBytes", &l.GuestPieceBytes, 1 << 20},
+		{"Forwards", &l.Forwards, 1024},
 		{"GuestQueue", &l.GuestQueue, 256},
 		{"Queue", &l.Queue, 2048},
 	} {
