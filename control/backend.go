@@ -30,6 +30,12 @@ type Backend interface {
 	DropFilter(port string, a Address) error
 	MoveFilter(ctx context.Context, id uint32, queue uint16) error
 
+	// Forwards are the ways in of the user-mode networks; one is known by its network
+	// and its address.
+	Forwards() []Forward
+	AddForward(r ForwardRequest) (Forward, error)
+	RemoveForward(network, listen string) error
+
 	Memory() MemoryReport
 	Table() []Entry
 	Counters() []Counters
@@ -98,6 +104,15 @@ func (Nothing) DropFilter(string, Address) error { return errNotYours }
 
 // MoveFilter is refused.
 func (Nothing) MoveFilter(context.Context, uint32, uint16) error { return errNotYours }
+
+// Forwards are none.
+func (Nothing) Forwards() []Forward { return nil }
+
+// AddForward is refused.
+func (Nothing) AddForward(ForwardRequest) (Forward, error) { return Forward{}, errNotYours }
+
+// RemoveForward is refused.
+func (Nothing) RemoveForward(string, string) error { return errNotYours }
 
 // Memory is none.
 func (Nothing) Memory() MemoryReport { return MemoryReport{} }

@@ -181,6 +181,22 @@ func (c *Client) MoveFilter(ctx context.Context, id uint32, queue uint16) (f Fil
 
 func filterPath(id uint32) string { return "/v1/filters/" + strconv.FormatUint(uint64(id), 10) }
 
+// Forwards lists the ways into user-mode networks.
+func (c *Client) Forwards(ctx context.Context) ([]Forward, error) {
+	return get[[]Forward](ctx, c, "/v1/forwards")
+}
+
+// AddForward adds a way in; it listens when the answer has come.
+func (c *Client) AddForward(ctx context.Context, r ForwardRequest) (f Forward, err error) {
+	return f, c.call(ctx, http.MethodPost, "/v1/forwards", r, &f)
+}
+
+// RemoveForward ends a way in, as Forwards tells its network and address.
+// Connections of TCP that came by it go on.
+func (c *Client) RemoveForward(ctx context.Context, network, listen string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/forwards/"+url.PathEscape(network)+"/"+url.PathEscape(listen), nil, nil)
+}
+
 // Capabilities are what the switch can filter.
 func (c *Client) Capabilities(ctx context.Context) (Capabilities, error) {
 	return get[Capabilities](ctx, c, "/v1/capabilities")

@@ -50,10 +50,20 @@ func TestCallsArrive(t *testing.T) {
 		"drop any": {func() (any, error) { return nil, l.client.DropFilter(ctx, "web", Address{MAC: "m", AnyVLAN: true}) }, call{"drop web", Address{MAC: "m", AnyVLAN: true}}, nil},
 		"drop 10":  {func() (any, error) { return nil, l.client.DropFilter(ctx, "web", Address{MAC: "m", VLAN: 10}) }, call{"drop web", Address{MAC: "m", VLAN: 10}}, nil},
 		"move":     {func() (any, error) { return l.client.MoveFilter(ctx, 5, 3) }, call{"move", []uint32{5, 3}}, l.fake.Filters()[0]},
-		"memory":   {func() (any, error) { return l.client.Memory(ctx) }, nil, MemoryReport{Total: 3, Note: MemoryNote}},
-		"table":    {func() (any, error) { return l.client.Table(ctx) }, nil, l.fake.Table()},
-		"counters": {func() (any, error) { return l.client.Counters(ctx) }, nil, l.fake.Counters()},
-		"can":      {func() (any, error) { return l.client.Capabilities(ctx) }, nil, Capabilities{}},
+		"forwards": {func() (any, error) { return l.client.Forwards(ctx) }, nil, l.fake.Forwards()},
+		"forward": {
+			func() (any, error) {
+				return l.client.AddForward(ctx, ForwardRequest{Network: "tcp", Listen: "unix:/a b", Guest: "10.0.2.15:80"})
+			},
+			ForwardRequest{Network: "tcp", Listen: "unix:/a b", Guest: "10.0.2.15:80"},
+			Forward{Network: "tcp", Listen: "unix:/a b", Port: "out"},
+		},
+		"close v6":   {func() (any, error) { return nil, l.client.RemoveForward(ctx, "udp", "[::1]:53") }, call{"close udp", "[::1]:53"}, nil},
+		"close path": {func() (any, error) { return nil, l.client.RemoveForward(ctx, "tcp", "unix:/a/../%b?#//c") }, call{"close tcp", "unix:/a/../%b?#//c"}, nil},
+		"memory":     {func() (any, error) { return l.client.Memory(ctx) }, nil, MemoryReport{Total: 3, Note: MemoryNote}},
+		"table":      {func() (any, error) { return l.client.Table(ctx) }, nil, l.fake.Table()},
+		"counters":   {func() (any, error) { return l.client.Counters(ctx) }, nil, l.fake.Counters()},
+		"can":        {func() (any, error) { return l.client.Capabilities(ctx) }, nil, Capabilities{}},
 	} {
 		got, err := c.do()
 		if err != nil || !reflect.DeepEqual(got, c.gets) {

@@ -76,6 +76,18 @@ func (f *fake) DropFilter(port string, a Address) error   { return f.ask(call{"d
 func (f *fake) MoveFilter(_ context.Context, id uint32, queue uint16) error {
 	return f.ask(call{"move", []uint32{id, uint32(queue)}})
 }
+
+func (f *fake) Forwards() []Forward {
+	return []Forward{{Network: "tcp", Listen: "127.0.0.1:80", Port: "out"}, {Network: "udp", Listen: "[::1]:53", Port: "other"}}
+}
+
+func (f *fake) AddForward(r ForwardRequest) (Forward, error) {
+	return Forward{Network: r.Network, Listen: r.Listen, Port: "out"}, f.ask(r)
+}
+
+func (f *fake) RemoveForward(network, listen string) error {
+	return f.ask(call{"close " + network, listen})
+}
 func (f *fake) Memory() MemoryReport { return MemoryReport{Total: 3, Note: MemoryNote} }
 func (f *fake) Table() []Entry       { return []Entry{{Kind: "learned", Port: "web"}} }
 func (f *fake) Counters() []Counters {

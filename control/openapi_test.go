@@ -72,6 +72,8 @@ func TestDocumentHasTheTypes(t *testing.T) {
 		Address{},
 		FilterRequest{},
 		MoveRequest{},
+		Forward{},
+		ForwardRequest{},
 		Entry{},
 		Capabilities{},
 		CapabilitySet{},

@@ -234,6 +234,32 @@ func (h *Handler) dropFilter(r *http.Request) (any, error) {
 	return nil, h.b.DropFilter(r.PathValue("port"), a)
 }
 
+func (h *Handler) listForwards(r *http.Request) (any, error) {
+	all, port := h.b.Forwards(), r.URL.Query().Get("port")
+	if port == "" {
+		return list(r, all)
+	}
+	var some []Forward
+	for _, f := range all {
+		if f.Port == port {
+			some = append(some, f)
+		}
+	}
+	return list(r, some)
+}
+
+func (h *Handler) addForward(r *http.Request) (any, error) {
+	q, err := body[ForwardRequest](r)
+	if err != nil {
+		return nil, err
+	}
+	return result(h.b.AddForward(q))
+}
+
+func (h *Handler) removeForward(r *http.Request) (any, error) {
+	return nil, h.b.RemoveForward(r.PathValue("network"), r.PathValue("listen"))
+}
+
 func (h *Handler) capabilities(*http.Request) (any, error) { return h.b.Capabilities(), nil }
 func (h *Handler) memory(*http.Request) (any, error)       { return h.b.Memory(), nil }
 func (h *Handler) table(r *http.Request) (any, error)      { return list(r, h.b.Table()) }

@@ -146,6 +146,25 @@ type MoveRequest struct {
 	Queue uint16 `json:"queue"`
 }
 
+// Forward is a way into a user-mode network: who connects to Listen on the host
+// reaches Guest.
+type Forward struct {
+	Network string `json:"network"` // tcp or udp
+	Listen  string `json:"listen"`  // an address and a port, or unix: and a path
+	Guest   string `json:"guest"`   // an address of the network and a port
+	Port    string `json:"port"`    // of the network
+	Origin  string `json:"origin"`  // configuration or control
+}
+
+// ForwardRequest adds a way in. Without Port it is one of the only user-mode
+// network.
+type ForwardRequest struct {
+	Network string `json:"network"` // tcp or udp
+	Listen  string `json:"listen"`  // port 0: the host chooses one
+	Guest   string `json:"guest"`
+	Port    string `json:"port,omitempty"`
+}
+
 // Entry is an address that the switch knows.
 type Entry struct {
 	Address

@@ -46,7 +46,7 @@ func ndis(err error) error {
 // the status, which is told beside it.
 func sentence(err error) string {
 	s := oneLine(err)
-	for _, prefix := range []string{"queues: ", "netdev: "} {
+	for _, prefix := range []string{"queues: ", "netdev: ", "usernet: "} {
 		s = strings.ReplaceAll(s, prefix, "")
 	}
 	return strings.TrimSuffix(s, ": "+queues.StatusOf(err).String())

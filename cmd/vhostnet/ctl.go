@@ -99,7 +99,7 @@ func newCtlCommand(out io.Writer, d ctlCommand) *cobra.Command {
 
 // newCtlCommands are the commands to a running daemon.
 func newCtlCommands(out io.Writer) []*cobra.Command {
-	list := []*cobra.Command{newPortsCommand(out), newQueuesCommand(out), newFiltersCommand(out)}
+	list := []*cobra.Command{newPortsCommand(out), newQueuesCommand(out), newFiltersCommand(out), newForwardsCommand(out)}
 	list = append(list, newShowCommands(out)...)
 	for _, c := range list {
 		for _, sub := range c.Commands() {

@@ -98,11 +98,13 @@ func TestCommands(t *testing.T) {
 
 // In JSON each command prints what the API answered.
 func TestCommandsInJSON(t *testing.T) {
-	a := runAPI(t, "web,queue=manual", "db")
+	a := runNetworks(t, "user")
+	a.must(a.add("db"))
+	a.must(a.add("hand,queue=manual"))
 	for line, v := range map[string]any{
 		"ports": &[]control.Port{}, "queues": &[]control.Queue{}, "filters": &[]control.Filter{}, "memory": &control.MemoryReport{},
 		"table": &[]control.Entry{}, "counters": &[]control.Counters{}, "queues capabilities": &control.Capabilities{},
-		"queues allocate web": &control.Queue{}, "ports link db up": &control.Port{}, "filters set --port db 52:54:00:00:00:99": &control.Filter{},
+		"queues allocate hand": &control.Queue{}, "forwards add tcp/127.0.0.1:0/10.0.2.15:80": &control.Forward{}, "forwards": &[]control.Forward{}, "ports link db up": &control.Port{}, "filters set --port db 52:54:00:00:00:99": &control.Filter{},
 	} {
 		code, out, log := a.vhostnet(line + " -o json")
 		d := json.NewDecoder(strings.NewReader(out))

@@ -200,10 +200,15 @@ func (d *daemon) follow(p *plan) error {
 		d.log.Info("these ports are replaced, as their options do not change while they are open: VMs are disconnected and connect again, and connections by a user-mode network end", "ports", strings.Join(p.replaced, " "))
 	}
 	var undo undoing
+	before := map[string]*waysIn{} // of ports that are replaced
 	for _, spec := range p.remove {
+		ways := d.waysIn(spec.name)
 		gone, err := d.removeSpec(spec)
 		if gone {
-			undo.with(func() error { return d.addAgain(spec) })
+			undo.with(func() error { return errors.Join(d.addAgain(spec), d.waysIn(spec.name).restore(ways)) })
+		}
+		if slices.Contains(p.replaced, spec.name) {
+			before[spec.name] = ways
 		}
 		if err != nil {
 			return undo.after(err)
@@ -231,12 +236,18 @@ func (d *daemon) follow(p *plan) error {
 			_, err := d.removeSpec(opened.spec)
 			return err
 		})
+		if err := spec.said.wrong(d.waysIn(spec.name).restore(before[spec.name])); err != nil {
+			return undo.after(err)
+		}
 	}
 	for _, c := range p.change {
 		_, get := c.parts()
 		if err := change(get); err != nil {
 			return undo.after(err)
 		}
+	}
+	for _, c := range p.change {
+		d.waysIn(c.is.name).settle(c.is.uplink.user.forwards)
 	}
 	return nil
 }

@@ -196,6 +196,8 @@ type uplink struct {
 	close func(ctx context.Context) error
 	count func() metrics.PortSnapshot
 
+	waysIn *waysIn // nil: it has none
+
 	// change follows other options that inPlace allows; on error all is as before.
 	// nil: there are none.
 	change func(was, is portSpec) error

@@ -12,8 +12,8 @@ import (
 	"vhostnet/vhostuser/vutest"
 )
 
-// waysIn is an uplink with forwards.
-func waysIn(options string, list ...string) string {
+// uplinkText is an uplink with forwards.
+func uplinkText(options string, list ...string) string {
 	for i, f := range list {
 		list[i] = fmt.Sprintf("%q", f)
 	}
@@ -65,13 +65,13 @@ func TestReloadForwards(t *testing.T) {
 	r := startReloader(t, "", "a", "b")
 	ports := r.text("", "a", "b")
 	first, second, third := freeTCP(t), freeTCP(t), freeTCP(t)
-	r.reload(ports+waysIn("", "tcp/"+first+guest, "tcp/"+second+guest), taken, "added=1")
+	r.reload(ports+uplinkText("", "tcp/"+first+guest, "tcp/"+second+guest), taken, "added=1")
 	a, b := r.connect("a"), r.connect("b")
 	askFor(t, a, [4]byte{10, 0, 2, 50}, [4]byte{10, 0, 2, 2})
 	if !listens(first) || !listens(second) || listens(third) {
 		t.Error("the ways in are not those of the file")
 	}
-	r.reload(ports+waysIn("", "tcp/"+second+guest, "tcp/"+third+guest), taken, "replaced=0", "changed=1")
+	r.reload(ports+uplinkText("", "tcp/"+second+guest, "tcp/"+third+guest), taken, "replaced=0", "changed=1")
 	if listens(first) || !listens(second) || !listens(third) {
 		t.Error("the ways in are not those of the new file")
 	}
@@ -82,17 +82,17 @@ func TestReloadForwards(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer busy.Close()
-	r.reload(ports+waysIn("", "tcp/"+first+guest, "tcp/"+busy.Addr().String()+guest), "ERROR", "is not taken", "address already in use")
+	r.reload(ports+uplinkText("", "tcp/"+first+guest, "tcp/"+busy.Addr().String()+guest), "ERROR", "is not taken", "address already in use")
 	if listens(first) || !listens(second) || !listens(third) {
 		t.Error("the ways in are not those of before")
 	}
 	// Also when another change of the file fails.
-	r.reload(ports+waysIn("", "tcp/"+first+guest)+"port \"d\" {\n socket = \"/no/such/directory/d\"\n}\n", "ERROR", "is not taken", "/no/such/directory")
+	r.reload(ports+uplinkText("", "tcp/"+first+guest)+"port \"d\" {\n socket = \"/no/such/directory/d\"\n}\n", "ERROR", "is not taken", "/no/such/directory")
 	if listens(first) || !listens(second) || !listens(third) {
 		t.Error("the ways in are not those of before")
 	}
 	passes(t, a, b)
-	r.reload(ports+waysIn("mtu = 9000", "tcp/"+third+guest), taken, "replaced=1", "changed=0")
+	r.reload(ports+uplinkText("mtu = 9000", "tcp/"+third+guest), taken, "replaced=1", "changed=0")
 	if r.logged("these ports are replaced", "ports=out") != 1 {
 		t.Error("the log does not say what is replaced")
 	}
@@ -111,7 +111,7 @@ func TestReloadMovesForward(t *testing.T) {
 	ports, first, second := r.text("", "a", "b"), freeTCP(t), freeTCP(t)
 	path := filepath.Join(r.dir, "web")
 	named := func(name string, list ...string) string {
-		return strings.Replace(waysIn("", list...), `"out"`, fmt.Sprintf("%q", name), 1)
+		return strings.Replace(uplinkText("", list...), `"out"`, fmt.Sprintf("%q", name), 1)
 	}
 	both := func() []string { return []string{"tcp/" + first + guest, "tcp/unix:" + path + guest} }
 	there := func() {
@@ -148,7 +148,7 @@ func TestReloadUserRefused(t *testing.T) {
 	const refused = "is not taken"
 	r := startReloader(t, "", "a", "b")
 	ports := r.text("", "a", "b")
-	good := waysIn("")
+	good := uplinkText("")
 	r.reload(ports+good, "configuration is read anew", "added=1")
 	a, b := r.connect("a"), r.connect("b")
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
@@ -162,12 +162,12 @@ func TestReloadUserRefused(t *testing.T) {
 	}
 	defer packets.Close()
 	for name, c := range map[string]struct{ text, words string }{
-		"port in use":             {waysIn("", "tcp/"+busy.Addr().String()+"/10.0.2.15:80"), "address already in use"},
-		"UDP port in use":         {waysIn("", "udp/"+packets.LocalAddr().String()+"/10.0.2.15:53"), "address already in use"},
-		"no directory":            {waysIn("boot = \"/no/such/boot\""), "/no/such/boot"},
-		"no directory of leases":  {waysIn("leases = \"/no/such/dir/leases\""), "/no/such/dir"},
-		"no directory of sockets": {waysIn("", "tcp/unix:/no/such/dir/web/10.0.2.15:80"), "no such file"},
-		"a way to nobody":         {waysIn("", "tcp/127.0.0.1:0/192.0.2.1:80"), "no guest's address"},
+		"port in use":             {uplinkText("", "tcp/"+busy.Addr().String()+"/10.0.2.15:80"), "address already in use"},
+		"UDP port in use":         {uplinkText("", "udp/"+packets.LocalAddr().String()+"/10.0.2.15:53"), "address already in use"},
+		"no directory":            {uplinkText("boot = \"/no/such/boot\""), "/no/such/boot"},
+		"no directory of leases":  {uplinkText("leases = \"/no/such/dir/leases\""), "/no/such/dir"},
+		"no directory of sockets": {uplinkText("", "tcp/unix:/no/such/dir/web/10.0.2.15:80"), "no such file"},
+		"a way to nobody":         {uplinkText("", "tcp/127.0.0.1:0/192.0.2.1:80"), "no guest's address"},
 	} {
 		before := r.logged("ERROR")
 		r.reload(ports+c.text, "ERROR", refused, c.words)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -108,7 +107,9 @@ func (d *daemon) openUser(spec portSpec, o vswitch.PortOptions) (attachment, err
 	if err != nil {
 		return nil, err
 	}
+	ways := &waysIn{n: n}
 	return &uplink{
+		waysIn: ways,
 		run: func(ctx context.Context) error {
 			err := n.Run(ctx)
 			if ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -119,43 +120,7 @@ func (d *daemon) openUser(spec portSpec, o vswitch.PortOptions) (attachment, err
 		drain: n.Drain, close: n.Close,
 		count: func() metrics.PortSnapshot { return n.Snapshot().Port },
 		change: func(was, is portSpec) error {
-			return changeForwards(n, was.uplink.user.forwards, is.uplink.user.forwards)
+			return ways.change(was.uplink.user.forwards, is.uplink.user.forwards)
 		},
 	}, nil
-}
-
-// changeForwards makes the ways in of a network those of a new list; connections
-// of TCP that came by one that goes stay. On error the old list is there again.
-func changeForwards(n *usernet.Network, was, is []usernet.Forward) error {
-	gone := slices.DeleteFunc(slices.Clone(was), func(f usernet.Forward) bool { return slices.Contains(is, f) })
-	fresh := slices.DeleteFunc(slices.Clone(is), func(f usernet.Forward) bool { return slices.Contains(was, f) })
-	err := removeForwards(n, gone)
-	for i, f := range fresh {
-		if err != nil {
-			break
-		}
-		if err = n.AddForward(f); err != nil {
-			err = errors.Join(err, removeForwards(n, fresh[:i]))
-		}
-	}
-	if err == nil {
-		return nil
-	}
-	for _, f := range gone {
-		if !slices.ContainsFunc(n.Forwards(), func(i usernet.ForwardInfo) bool { return i.Forward == f }) {
-			err = errors.Join(err, n.AddForward(f))
-		}
-	}
-	return err
-}
-
-func removeForwards(n *usernet.Network, list []usernet.Forward) error {
-	for _, i := range n.Forwards() {
-		if slices.Contains(list, i.Forward) {
-			if err := n.RemoveForward(i.Network, i.Address); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
