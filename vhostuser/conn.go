@@ -40,6 +40,7 @@ type conn struct {
 	ended   atomic.Bool
 	receive time.Duration // for a message, from its first byte on
 	send    time.Duration // for a reply
+	late    bool          // the read deadline is set, as a message had to be waited for
 	buf     [MaxPayload]byte
 	goes    *sys.FD // with the next reply, and is then closed
 }
@@ -89,17 +90,33 @@ func (c *conn) bound(set func(time.Time) error, t time.Time) error {
 	return nil
 }
 
+// hurry bounds what is still to come of a message. Most are there as a whole, and
+// need no deadline.
+func (c *conn) hurry() error {
+	if c.late {
+		return nil
+	}
+	c.late = true
+	return c.bound(c.SetReadDeadline, time.Now().Add(c.receive))
+}
+
+// calm takes back what hurry did for the message before.
+func (c *conn) calm() error {
+	if !c.late {
+		return nil
+	}
+	c.late = false
+	return c.bound(c.SetReadDeadline, time.Time{})
+}
+
 func (c *conn) read(m *message) error {
-	if err := c.bound(c.SetReadDeadline, time.Time{}); err != nil {
+	if err := c.calm(); err != nil {
 		return fmt.Errorf("vhostuser: wait for a message: %w", err)
 	}
 	var head [HeaderLen]byte
-	n, err := c.some(head[:], m)
+	n, err := c.some(head[:], m, c.forEver)
 	if err != nil {
 		return err
-	}
-	if err := c.bound(c.SetReadDeadline, time.Now().Add(c.receive)); err != nil {
-		return fmt.Errorf("vhostuser: read a message: %w", err)
 	}
 	if err := c.rest(head[n:], m); err != nil {
 		return fmt.Errorf("vhostuser: message is not complete: header: %w", err)
@@ -117,10 +134,13 @@ func (c *conn) read(m *message) error {
 	return nil
 }
 
-// rest fills b.
+// forEver is no bound: between two messages a front-end may be silent.
+func (c *conn) forEver() error { return nil }
+
+// rest fills b, in time.
 func (c *conn) rest(b []byte, m *message) error {
 	for len(b) > 0 {
-		n, err := c.some(b, m)
+		n, err := c.some(b, m, c.hurry)
 		if errors.Is(err, io.EOF) {
 			return io.ErrUnexpectedEOF
 		}
@@ -132,11 +152,11 @@ func (c *conn) rest(b []byte, m *message) error {
 	return nil
 }
 
-// some reads at least one byte of a message. Descriptors belong to the byte
+// some reads at least one byte of a message, for which it waits as bound says. Descriptors belong to the byte
 // they came with; a sender attaches them to the first one, and whoever spreads
 // them gets no more of them in than [MaxFDs].
-func (c *conn) some(b []byte, m *message) (int, error) {
-	n, fds, err := c.Recv(b, MaxFDs-len(m.fds))
+func (c *conn) some(b []byte, m *message, bound func() error) (int, error) {
+	n, fds, err := c.RecvBounded(b, MaxFDs-len(m.fds), bound)
 	m.fds = append(m.fds, fds...)
 	return n, c.because(err)
 }
@@ -152,15 +172,20 @@ func (c *conn) because(err error) error {
 // reply sends the answer to r in one piece. A peer that does not read for too
 // long is an error.
 func (c *conn) reply(r Request, payload []byte) error {
-	if err := c.bound(c.SetWriteDeadline, time.Now().Add(c.send)); err != nil {
-		return fmt.Errorf("vhostuser: reply to %s: %w", r, err)
-	}
 	defer c.attach(nil)
 	var fds []*sys.FD
 	if c.goes != nil {
 		fds = append(fds, c.goes)
 	}
-	if err := c.because(c.Send(Message(r, ReplyFlags, payload), fds)); err != nil {
+	waited := false
+	err := c.because(c.SendBounded(Message(r, ReplyFlags, payload), fds, func() error {
+		waited = true
+		return c.bound(c.SetWriteDeadline, time.Now().Add(c.send))
+	}))
+	if err == nil && waited {
+		err = c.bound(c.SetWriteDeadline, time.Time{}) // or a later reply would be too late
+	}
+	if err != nil {
 		return fmt.Errorf("vhostuser: reply to %s: %w", r, err)
 	}
 	return nil

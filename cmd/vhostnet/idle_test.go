@@ -56,7 +56,16 @@ func TestIdlePortsCostNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	time.Sleep(time.Second) // what the last ones have begun ends
+	connected := p.usage()
 	before := p.settled()
+	// A deadline that each front-end's last message has left behind would be heard
+	// five seconds later, though nobody waits any more.
+	late := before.woken - connected.woken
+	t.Logf("from a second after the last one came until nothing woke, threads woke %d times", late)
+	if late > idlePorts/2 {
+		t.Errorf("threads woke %d times after %d front-ends had come, when nothing happened any more", late, idlePorts)
+	}
 	time.Sleep(period)
 	after := p.usage()
 	woken := after.woken - before.woken
@@ -137,8 +146,8 @@ func (p *program) usage() (u processUsage) {
 	return u
 }
 
-// settled is the usage when hardly any thread has woken for six seconds: a
-// deadline of a session's last message may pass unheard only after five.
+// settled is the usage when hardly any thread has woken for six seconds, which is
+// longer than any deadline of a session's last message.
 func (p *program) settled() (u processUsage) {
 	p.t.Helper()
 	still := 0

@@ -145,6 +145,14 @@ func Pair() (a, b *Conn, err error) {
 // The kernel does not join bytes of a message that carries descriptors with
 // those of a later one that does, but it may return less than a whole message.
 func (c *Conn) Recv(b []byte, maxFDs int) (n int, fds []*FD, err error) {
+	return c.RecvBounded(b, maxFDs, noBound)
+}
+
+// RecvBounded is Recv that calls bound once before it waits, if it has to. bound
+// may set the read deadline; its error ends the attempt. So a deadline is set
+// only where it can matter: each one is a timer, which makes the process wake up
+// for it though it was cleared long before.
+func (c *Conn) RecvBounded(b []byte, maxFDs int, bound func() error) (n int, fds []*FD, err error) {
 	if len(b) == 0 || maxFDs < 0 || maxFDs > MaxFDs {
 		return 0, nil, fmt.Errorf("sys: receive %d bytes and %d descriptors: at least 1 byte and 0 to %d descriptors can be asked for", len(b), maxFDs, MaxFDs)
 	}
@@ -154,11 +162,16 @@ func (c *Conn) Recv(b []byte, maxFDs int) (n int, fds []*FD, err error) {
 	}
 	var oobn, flags int
 	var inner error
+	wait := waiting{bound: bound}
 	err = c.raw.Read(func(fd uintptr) bool {
 		for {
 			n, oobn, flags, _, inner = unix.Recvmsg(int(fd), b, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
-			if !errors.Is(inner, unix.EINTR) {
-				return !errors.Is(inner, unix.EAGAIN)
+			switch {
+			case errors.Is(inner, unix.EINTR):
+			case errors.Is(inner, unix.EAGAIN):
+				return !wait.begin(&inner)
+			default:
+				return true
 			}
 		}
 	})
@@ -207,7 +220,11 @@ func rights(oob []byte) (fds []*FD, err error) {
 // Send writes all of b, and the descriptors with its first byte, in one
 // message as far as the socket's buffer allows. It waits for room until the
 // write deadline or Close. The descriptors stay the caller's.
-func (c *Conn) Send(b []byte, fds []*FD) error {
+func (c *Conn) Send(b []byte, fds []*FD) error { return c.SendBounded(b, fds, noBound) }
+
+// SendBounded is Send that calls bound once before it waits, if it has to; see
+// RecvBounded. It is for the write deadline.
+func (c *Conn) SendBounded(b []byte, fds []*FD, bound func() error) error {
 	if len(b) == 0 || len(fds) > MaxFDs {
 		return fmt.Errorf("sys: send %d bytes and %d descriptors: at least 1 byte and at most %d descriptors are needed", len(b), len(fds), MaxFDs)
 	}
@@ -220,14 +237,17 @@ func (c *Conn) Send(b []byte, fds []*FD) error {
 		oob = unix.UnixRights(numbers...)
 	}
 	var inner error
+	wait := waiting{bound: bound}
 	err := c.raw.Write(func(fd uintptr) bool {
 		for len(b) > 0 {
 			var n int
 			n, inner = unix.SendmsgN(int(fd), b, oob, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 			switch {
 			case errors.Is(inner, unix.EINTR):
+			case errors.Is(inner, unix.EAGAIN):
+				return !wait.begin(&inner)
 			case inner != nil:
-				return !errors.Is(inner, unix.EAGAIN)
+				return true
 			default:
 				b, oob = b[n:], nil // what was accepted carried the descriptors
 			}
@@ -242,6 +262,24 @@ func (c *Conn) Send(b []byte, fds []*FD) error {
 	}
 	return nil
 }
+
+// waiting is an attempt that may have to wait.
+type waiting struct {
+	bound func() error
+	begun bool
+}
+
+// begin reports whether the attempt may wait; if not, err is why.
+func (w *waiting) begin(err *error) bool {
+	if !w.begun {
+		w.begun = true
+		*err = w.bound()
+		return *err == nil
+	}
+	return true
+}
+
+func noBound() error { return nil }
 
 // PeerGone reports whether the peer has closed its end, or at least its
 // writing half; bytes that it wrote before may still wait to be read.
