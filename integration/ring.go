@@ -138,6 +138,27 @@ func (r *Ring) Buffers() ([]uint64, error) {
 // all that both sides have said.
 func (r *Ring) Slots() ([]byte, error) { return r.area(r.desc, 0, descEntry) }
 
+// LeftOfSecondLap is how many slots of a packed ring the driver has before it in
+// a lap of even number, and more than the ring has in one of odd number: the
+// bit AVAIL of a slot is set in the odd ones (virtio 1.2, 2.8.1).
+func (r *Ring) LeftOfSecondLap() (int, error) {
+	slots, err := r.Slots()
+	if err != nil {
+		return 0, err
+	}
+	const availBit = 1 << 7 // of the flags, in a slot's last two bytes
+	odd := func(i int) bool { return slots[descEntry*i+14]&availBit != 0 }
+	if odd(0) {
+		return int(r.size) + 1, nil
+	}
+	for i := range int(r.size) {
+		if odd(i) {
+			return int(r.size) - i, nil // not yet written in this lap
+		}
+	}
+	return 0, nil
+}
+
 // ReadUsed returns how many heads have been returned so far, modulo 2^16.
 func (r *Ring) ReadUsed() (uint16, error) {
 	var header [usedHeader]byte

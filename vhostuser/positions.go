@@ -165,6 +165,9 @@ func (s *session) tellRecovered(r *ring, q *virtqueue.Queue) {
 	switch {
 	case found:
 		s.log(hclog.Debug, "packed ring goes on where it was left", "ring", r.index)
+		if n := q.GivenBack(); n > 0 {
+			s.log(hclog.Info, "the front-end has given chains back while nobody served the ring, and those before them are given back unserved", "ring", r.index, "chains", n)
+		}
 	case err != nil && !s.foreign:
 		s.foreign = true
 		s.log(hclog.Info, "positions that were kept for packed rings are not used", "ring", r.index, "error", err)

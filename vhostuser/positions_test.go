@@ -42,8 +42,14 @@ func keptBench(t *testing.T, g *guest, path string, memory ...MemRegion) *bench 
 // packedLive starts packed ring i as a front-end does that knows of no position.
 func (b *bench) packedLive(i int) {
 	b.t.Helper()
+	b.packedFrom(i, 0x80008000)
+}
+
+// packedFrom starts it as one does that stands at base.
+func (b *bench) packedFrom(i int, base uint32) {
+	b.t.Helper()
 	b.ok(SetVringNum, state(i, ringSize))
-	b.ok(SetVringBase, state(i, 0x80008000))
+	b.ok(SetVringBase, state(i, base))
 	b.ok(SetVringAddr, addr(i).Marshal())
 	b.ok(SetVringKick, fdPayload(i), newFD(b.t))
 }
@@ -103,6 +109,29 @@ func TestPositionsOutliveTheSession(t *testing.T) {
 	b.ok(SetVringKick, fdPayload(0), newFD(t))
 	if got := b.base(0); got != 0x80078007 {
 		t.Errorf("the ring stands at %#x, want what the front-end said after it was told", got)
+	}
+}
+
+// Where a front-end stands that has given chains back meanwhile is what its base
+// says: the chains up to there are given back, and the log tells.
+func TestPositionsBehindAFrontEndThatGaveBack(t *testing.T) {
+	path, g := filepath.Join(runDirectory(t), "port"), newGuest(t)
+	b := keptBench(t, g, path, g.whole())
+	b.packedLive(0)
+	b.serves(g, 0, 0)
+	b.close()
+	slot := func(n int) uint32 { return uint32(16*n + 12) }
+	g.mem.Store32(slot(1), 1|1<<7<<16)         // available
+	g.mem.Store32(slot(2), 2|(1<<7|1<<15)<<16) // given back
+
+	b = keptBench(t, g, path, g.whole())
+	b.packedFrom(0, 0x80038003)
+	if got := g.mem.Load32(slot(1)); got != 1|(1<<7|1<<15)<<16 {
+		t.Errorf("slot 1 is %#x, want it used", got)
+	}
+	b.serves(g, 0, 3)
+	if text := b.log.String(); !strings.Contains(text, "given back unserved") || !strings.Contains(text, "chains=2") {
+		t.Errorf("the log does not tell of two chains:\n%s", text)
 	}
 }
 

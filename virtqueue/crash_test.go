@@ -163,3 +163,40 @@ func TestDoubleRead_OtherBackEndKilledAtEveryStore(t *testing.T) {
 		}
 	}
 }
+
+// A process is killed, its front-end gives chains back from a stale position, and
+// the processes that come next are killed while they make sense of that. Every head
+// comes back once.
+func TestDoubleRead_KilledBehindAFrontEndThatGaveBack(t *testing.T) {
+	const size, given = 13, 3
+	for kept, make := range map[string]func(*testing.T, int, virtio.Features) *journaled{"journal": newJournaled, "region": newTracked} {
+		for name, list := range frames {
+			t.Run(kept+", "+name, func(t *testing.T) {
+				rounds := 0
+				for _, ahead := range []int{1, 2, 4, 7} {
+					for killed, n := true, 0; killed; n++ {
+						j := make(t, size, virtio.EventIdx)
+						j.post(size-2, vqtest.Request{In: []int{100}}) // the laps meet amid the chains
+						j.serve()
+						for i := range given {
+							j.post(1, list[i%len(list)])
+						}
+						s := j.staleAt(size, size-2+ahead, n%2 == 0)
+						s.drop()
+						killed = killedAt(n, func() { j.beginAfter(s) })
+						for again := n % 5; killedAt(again, func() { j.beginAfter(s) }); again += 5 {
+						}
+						if got := j.serve(); got != given || len(j.posted) != 0 {
+							t.Fatalf("a front-end %d slots ahead, killed at store %d: %d of %d heads came back", ahead, n, got, given)
+						}
+						j.Close()
+						rounds++
+					}
+				}
+				if rounds < 16 {
+					t.Errorf("only %d points at which a process was killed", rounds)
+				}
+			})
+		}
+	}
+}

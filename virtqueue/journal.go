@@ -32,7 +32,8 @@ import (
 // from memory: the push cannot be taken back, so the next device completes it
 // from the entries. Whether it is to be completed is what the first slot says:
 // it is still available where the push began, or it is not. The driver cannot
-// have made it look so again: that takes two laps, and devices to serve them.
+// have made it look so again: that takes two laps, and somebody to serve them.
+// What a front-end may have done to the ring meanwhile is told in givenback.go.
 //
 // # Which ring it is
 //
@@ -214,6 +215,10 @@ func (q *Queue) openKept() error {
 	if err := q.takeKept(); err != nil {
 		return fmt.Errorf("ring %d: %w", q.cfg.Index, err)
 	}
+	var left []taken
+	if r := q.cfg.Resume; q.recovered && r != nil {
+		left = p.overtaken(p.positionOf(r.Used))
+	}
 	switch {
 	case f != nil:
 		f.begin(p)
@@ -223,6 +228,7 @@ func (q *Queue) openKept() error {
 	case j != nil:
 		j.begin(p)
 	}
+	q.giveBack(left)
 	if q.recovered && q.dirty != nil {
 		q.marking(func(d *dirty) { d.log.Mark(d.desc, DescLen(q.cfg.Size)) }) // what was written to the ring
 	}

@@ -85,12 +85,18 @@ func (j *journaled) post(n int, r vqtest.Request) {
 	j.Driver.Publish()
 }
 
-// serve pops and pushes everything, and reaps it: each head comes back once.
+// serve pops and pushes everything, and reaps it.
 func (j *journaled) serve() (reaped int) {
 	j.t.Helper()
 	for chains := popAll(j.t, j.Queue, 64); len(chains) > 0; chains = popAll(j.t, j.Queue, 64) {
 		pushAll(j.Queue, chains)
 	}
+	return j.reap()
+}
+
+// reap has the driver take what came back: each head once.
+func (j *journaled) reap() (reaped int) {
+	j.t.Helper()
 	var used [64]virtqueue.Used
 	for {
 		n, err := j.Driver.Reap(used[:])

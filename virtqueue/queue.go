@@ -23,6 +23,7 @@ type Queue struct {
 
 	recovered bool  // the ring goes on from what its Journal held
 	foreign   error // why it does not, though the Journal held something
+	givenBack int   // chains that New gave back unserved
 
 	owed *Event // Config.Err, until the owner takes it to tell of the broken ring
 	dead error  // why there are no chains any more: *BrokenError or ErrSuspended
