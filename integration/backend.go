@@ -18,6 +18,8 @@ type Port struct {
 	Mode   string
 	Role   string // "connect": the front-end listens
 	Queue  string // "manual": commands drive it
+
+	Inflight bool // inflight regions are offered
 }
 
 // String returns the port as "vhostnet run --port" takes it.
@@ -34,6 +36,9 @@ func (p Port) String() string {
 	}
 	if p.Role != "" {
 		s += ",role=" + p.Role
+	}
+	if p.Inflight {
+		s += ",inflight=on"
 	}
 	return s
 }

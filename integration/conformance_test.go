@@ -19,7 +19,7 @@ func TestConformVhostnet(t *testing.T) {
 	defer cancel()
 	dir := t.TempDir()
 	b := &Backend{Binary: binary, Log: filepath.Join(dir, "vhostnet.log"), Ports: []Port{
-		{Name: "a", Socket: filepath.Join(dir, "a")}, {Name: "b", Socket: filepath.Join(dir, "b")},
+		{Name: "a", Socket: filepath.Join(dir, "a"), Inflight: true}, {Name: "b", Socket: filepath.Join(dir, "b")},
 	}}
 	defer b.Close()
 	if err := b.Start(ctx); err != nil {

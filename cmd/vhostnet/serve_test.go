@@ -31,14 +31,18 @@ type here struct {
 }
 
 // serveHere runs the program with a port per name until its end is called; the
-// test's end makes sure of that.
+// test's end makes sure of that. Options of a port follow its name and a comma.
 func serveHere(t *testing.T, names string, args ...string) *here {
 	t.Helper()
 	vutest.CheckLeaks(t)
 	p := &here{t: t, dir: t.TempDir(), code: make(chan int, 1)}
 	argv := []string{"run", "--workers", "1"}
 	for name := range strings.FieldsSeq(names) {
-		argv = append(argv, "--port", name+"="+p.path(name))
+		name, options, more := strings.Cut(name, ",")
+		if more {
+			options = "," + options
+		}
+		argv = append(argv, "--port", name+"="+p.path(name)+options)
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	p.cancel = cancel

@@ -54,7 +54,7 @@ func run(ctx context.Context, out io.Writer) error {
 
 func askVhostnet(ctx context.Context, binary, dir string) ([]integration.Outcome, error) {
 	b := &integration.Backend{Binary: binary, Log: filepath.Join(dir, "vhostnet.log"), Ports: []integration.Port{
-		{Name: "a", Socket: filepath.Join(dir, "a.sock")}, {Name: "b", Socket: filepath.Join(dir, "b.sock")},
+		{Name: "a", Socket: filepath.Join(dir, "a.sock"), Inflight: true}, {Name: "b", Socket: filepath.Join(dir, "b.sock")},
 	}}
 	defer b.Close()
 	if err := b.Start(ctx); err != nil {
@@ -88,7 +88,8 @@ by
 
 A failure is a front-end or a guest that is let down, not a verdict: some
 scenarios ask for what only newer front-ends do. "Not offered" names the feature
-that a scenario needs and the back-end does not have.
+that a scenario needs and the back-end does not have. vhostnet's port has
+` + "`inflight=on`" + `, which it has not by default.
 
 `
 

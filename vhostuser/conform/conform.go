@@ -52,7 +52,7 @@ type Scenario struct {
 
 // Scenarios are all of them, in the order in which they are played.
 func Scenarios() []Scenario {
-	return slices.Concat(starts(), messages(), rings(), memories(), data(), lives())
+	return slices.Concat(starts(), messages(), rings(), memories(), data(), inflights(), lives())
 }
 
 // lacking is the error of a scenario that cannot be played.

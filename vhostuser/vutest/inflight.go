@@ -2,9 +2,11 @@ package vutest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"vhostnet/internal/sys"
+	"vhostnet/sharedmem"
 	"vhostnet/vhostuser"
 )
 
@@ -65,4 +67,35 @@ func (f *FrontEnd) getInflight(ctx context.Context) error {
 		return fmt.Errorf("vutest: the inflight region is %+v, asked for was %+v", r, want)
 	}
 	return nil
+}
+
+// WriteInflight writes into the inflight region, at an offset, as a front-end
+// does that would mislead its back-end.
+func (f *FrontEnd) WriteInflight(at uint64, b []byte) error {
+	if f.region == nil {
+		return errors.New("vutest: the front-end has no inflight region")
+	}
+	fd, err := f.region.fd.Dup()
+	if err != nil {
+		return fmt.Errorf("vutest: open the inflight region: %w", err)
+	}
+	file, err := sharedmem.OpenFile(fd)
+	if err != nil {
+		return err
+	}
+	defer file.Unref() // the Map has its own reference
+	r := sharedmem.Region{Size: f.region.Size, Offset: f.region.Offset, File: file}
+	m, err := sharedmem.NewMap([]sharedmem.Region{r}, sharedmem.MapOptions{Owner: "vutest inflight"})
+	if err != nil {
+		return err
+	}
+	defer m.Unref()
+	block, err := m.Block(at, uint64(len(b)))
+	if err != nil {
+		return err
+	}
+	return sharedmem.Guard(func() error {
+		block.CopyFrom(b, 0)
+		return nil
+	})
 }
