@@ -332,7 +332,8 @@ func explain(t *testing.T, g *Guest) {
 			continue
 		}
 		s, err := ring.Read()
-		t.Logf("%s: given %d, returned %d, %v", ring.name, s.Avail, s.Used, errors.Join(err, ring.Close()))
+		slots, wrong := ring.Runs() // what both sides have said, if it is a packed ring
+		t.Logf("%s: given %d, returned %d; slots %s, %v", ring.name, s.Avail, s.Used, slots, errors.Join(err, wrong, ring.Close()))
 	}
 }
 

@@ -159,6 +159,32 @@ func (r *Ring) LeftOfSecondLap() (int, error) {
 	return 0, nil
 }
 
+// Runs tells of the slots of a packed ring whose they are, in runs of the same
+// AVAIL and USED, and what each side's event suppression area says.
+func (r *Ring) Runs() (string, error) {
+	slots, err := r.Slots()
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	var before byte
+	for i := range int(r.size) {
+		flags := slots[descEntry*i+14]>>7 | slots[descEntry*i+15]>>6&2
+		if i == 0 || flags != before {
+			fmt.Fprintf(&text, "%d: %s, ", i, [...]string{"used even", "available odd", "available even", "used odd"}[flags])
+		}
+		before = flags
+	}
+	for side, at := range map[string]int64{"driver": r.avail, "device": r.used} {
+		var event [4]byte
+		if _, err := r.memory.ReadAt(event[:], at); err != nil {
+			return "", fmt.Errorf("integration: %s: %w", r.name, err)
+		}
+		fmt.Fprintf(&text, "%s's event %#x, ", side, endian.LittleEndian.Uint32(event[:]))
+	}
+	return strings.TrimSuffix(text.String(), ", "), nil
+}
+
 // ReadUsed returns how many heads have been returned so far, modulo 2^16.
 func (r *Ring) ReadUsed() (uint16, error) {
 	var header [usedHeader]byte
