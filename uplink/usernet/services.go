@@ -282,10 +282,22 @@ func (n *Network) taken(a netip.Addr, c dhcp.Client) bool {
 }
 
 // mayHave reports whether a guest may use an address from mac, as far as it was
-// given to anybody.
+// given to anybody, or is reserved.
 func (n *Network) mayHave(a netip.Addr, mac uint64, g *guest, now int64) bool {
-	c, ok := n.services.dhcp.Holder(time.Now(), a)
-	return !ok || c.Port == g.name || macNumber(c.MAC) == mac && n.movedTo(mac, c.Port, g, now)
+	if c, ok := n.services.dhcp.Holder(time.Now(), a); ok {
+		return c.Port == g.name || macNumber(c.MAC) == mac && n.movedTo(mac, c.Port, g, now)
+	}
+	r, ok := n.services.dhcp.Reserved(a)
+	if !ok {
+		return true
+	}
+	c := dhcp.Client{Port: g.name}
+	putMAC(c.MAC[:], mac)
+	if r.Matches(c) {
+		return true
+	}
+	before := dhcp.Client{Port: r.Port, MAC: c.MAC}
+	return r.Port != "" && r.Matches(before) && n.movedTo(mac, r.Port, g, now)
 }
 
 // movedTo is moved for what is asked with each packet: that a VM has not left is

@@ -100,7 +100,8 @@ type Reservation struct {
 	Hostname   string     // empty: the name of the port
 }
 
-func (r Reservation) matches(c Client) bool {
+// Matches reports whether the reservation is for c.
+func (r Reservation) Matches(c Client) bool {
 	return (r.Port == "" || r.Port == c.Port) && (r.MAC == [6]byte{} || r.MAC == c.MAC)
 }
 

@@ -73,7 +73,7 @@ func newPool(cfg Config, first, last netip.Addr, of func(Reservation) netip.Addr
 	}
 	p.wanted = func(c Client) netip.Addr {
 		for _, r := range cfg.Reservations {
-			if a := of(r); a.IsValid() && r.matches(c) {
+			if a := of(r); a.IsValid() && r.Matches(c) {
 				return a
 			}
 		}
@@ -118,7 +118,7 @@ func (p *pool) contains(a netip.Addr) bool {
 // by reservation, and no lease of another that still lasts.
 func (p *pool) free(now time.Time, c Client, a netip.Addr) bool {
 	if r, ok := p.reserved[a]; ok {
-		if !r.matches(c) {
+		if !r.Matches(c) {
 			return false
 		}
 	} else if !p.contains(a) {

@@ -102,7 +102,7 @@ func New(cfg Config) (*Server, error) {
 // hostname is what a client is called; empty: nothing.
 func (s *Server) hostname(c Client) string {
 	for _, r := range s.cfg.Reservations {
-		if r.Hostname != "" && r.matches(c) {
+		if r.Hostname != "" && r.Matches(c) {
 			return r.Hostname
 		}
 	}
@@ -223,4 +223,18 @@ func (s *Server) Holder(now time.Time, a netip.Addr) (c Client, ok bool) {
 		return c, false
 	}
 	return l.client, true
+}
+
+// Reserved is the reservation of an address. It may be called by any goroutine, and
+// takes no lock.
+func (s *Server) Reserved(a netip.Addr) (r Reservation, ok bool) {
+	p := s.v4
+	if a.Is6() {
+		p = s.v6
+	}
+	if p == nil {
+		return r, false
+	}
+	r, ok = p.reserved[a] // as it was made
+	return r, ok
 }
