@@ -1,12 +1,10 @@
 package netdev
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
 	"vhostnet/vswitch"
-	"vhostnet/worker"
 )
 
 // Port is the device's port of the switch.
@@ -51,18 +49,5 @@ func (d *Device) follow(i int) error {
 	if r.at == nil || r.at == to {
 		return nil
 	}
-	if err := r.at.Remove(context.Background(), r.task); err != nil && !errors.Is(err, worker.ErrStopped) {
-		return err
-	}
-	from := r.at
-	r.at = to
-	if err := to.Add(context.Background(), r.task, d.mode(r)); err != nil {
-		if back := from.Add(context.Background(), r.task, d.mode(r)); back != nil {
-			r.at = nil // nobody polls it until it is enabled again
-			return errors.Join(err, back)
-		}
-		r.at = from
-		return err
-	}
-	return nil
+	return d.moveTo(i, to)
 }

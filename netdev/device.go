@@ -79,6 +79,10 @@ type Device struct {
 	nic      *queues.NIC
 	port     vswitch.PortID
 	counters metrics.Port
+
+	mode      atomic.Uint32                       // worker.Mode of transmit rings; see Reconfigure
+	switching atomic.Pointer[vswitch.PortOptions] // what the switch was told last
+
 	commands metrics.Counter // of control queues
 	refused  metrics.Counter // of those
 
@@ -199,6 +203,8 @@ func New(o Options) (*Device, error) {
 		o.OnBroken = func(int, error) {}
 	}
 	d := &Device{o: o, mtu: o.MTU}
+	d.mode.Store(uint32(o.Mode))
+	d.switching.Store(&o.Switching)
 	d.freeCtx, d.endFree = context.WithCancel(context.Background())
 	nic, err := o.Adapter.NewNIC(queues.NICOptions{Name: o.Name, Pairs: o.Pairs, Counters: &d.counters})
 	if err != nil {
@@ -217,10 +223,7 @@ func New(o Options) (*Device, error) {
 	d.steering = o.Switch.Steering(d.port)
 	d.verbs = o.Adapter.Bind("port " + o.Name)
 	if o.MAC != [6]byte{} && o.Queue == QueueAuto {
-		own := Wanted{Filter: queues.Filter{MAC: o.MAC}, Origin: OriginConfiguration} // frames that are untagged at the port
-		if len(o.Switching.VLAN.Trunk) > 0 {
-			own.VLAN = queues.AnyVLAN
-		}
+		own := Wanted{Filter: queues.Filter{MAC: o.MAC, VLAN: ownFilter(o.Switching.VLAN)}, Origin: OriginConfiguration}
 		d.wanted.list = []wanted{{own, d.verbs}}
 	}
 	home := o.Group.Pick().Index()

@@ -193,19 +193,19 @@ func (d *Device) attend(i int) error {
 	if r.at != nil {
 		return nil
 	}
-	if err := w.Add(context.Background(), r.task, d.mode(r)); err != nil {
+	if err := w.Add(context.Background(), r.task, d.modeOf(r)); err != nil {
 		return fmt.Errorf("netdev: ring %d of port %q: %w", i, d.o.Name, err)
 	}
 	r.at = w
 	return nil
 }
 
-// mode is how a ring is polled: a control queue is asked for little.
-func (d *Device) mode(r *ring) worker.Mode {
+// modeOf is how a ring is polled: a control queue is asked for little.
+func (d *Device) modeOf(r *ring) worker.Mode {
 	if _, ok := r.task.(*ctrlRing); ok {
 		return worker.Interrupt
 	}
-	return d.o.Mode
+	return worker.Mode(d.mode.Load())
 }
 
 // leave takes ring i from its worker, if it is there, and finishes what it

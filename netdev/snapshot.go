@@ -42,7 +42,7 @@ func (d *Device) Snapshot() Snapshot {
 	for i := range d.rings {
 		r := &d.rings[i]
 		s.Rings[i] = RingInfo{Index: i, Started: r.is(ringStarted), Enabled: r.is(ringEnabled), Broken: r.is(ringBroken)}
-		if i%2 == 1 && d.o.Mode == worker.Adaptive {
+		if i%2 == 1 && worker.Mode(d.mode.Load()) == worker.Adaptive {
 			s.Rings[i].Polling = pollInfo(r.arrivals.Stats())
 		}
 		if i%2 == 0 && d.paired(i) && d.nic.RxBroken(i/2) {

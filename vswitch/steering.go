@@ -12,12 +12,15 @@ import (
 // ones as they came, and the table holds the first: when it goes, the next
 // takes over.
 
-// claim is a port's wish to have a key's frames.
+// claim is a port's wish to have an address's frames. It is in claims under its key,
+// or, if it is a filter of a VLAN in which the port is not, in waiting.
 type claim struct {
 	port  PortID
 	kind  kind
 	queue sharedmem.QueueID // of a filter
 	order uint32            // among filters; the lowest counts
+	vlan  uint16            // as the port says it
+	mac   [6]byte
 }
 
 // Steering puts the filters of one port into the forwarding table: frames to
@@ -39,9 +42,10 @@ func (s *Switch) Steering(id PortID) *Steering { return &Steering{s, id} }
 // ports have filters of it, the one with the lowest order counts, and of equals
 // the last: Set at one port and Clear at another, of the same order, hand the
 // address over in one step. Setting it again changes queue and order. A group
-// address or zero is ignored: frames to groups are flooded.
+// address or zero is ignored: frames to groups are flooded. One of a VLAN in which the
+// port is not waits until it is ([Switch.Reconfigure]).
 func (st *Steering) Set(vlan uint16, mac [6]byte, q sharedmem.QueueID, order uint32) {
-	st.s.claim(vlan, mac, claim{st.id, filter, q, order})
+	st.s.claim(claim{st.id, filter, q, order, vlan, mac})
 }
 
 // Clear takes the filter back. Frames to the address take queue 0's way again,
@@ -54,7 +58,7 @@ func (st *Steering) Clear(vlan uint16, mac [6]byte) {
 // port id on queue 0's way. The address is not learned from frames any more; a
 // filter of it, of whatever port, goes before it.
 func (s *Switch) AddStatic(id PortID, vlan uint16, mac [6]byte) error {
-	if !s.claim(vlan, mac, claim{id, static, 0, 0}) {
+	if !s.claim(claim{id, static, 0, 0, vlan, mac}) {
 		return fmt.Errorf("vswitch: static address %x for port %d: the address of one station and the id of a port that is attached, and in VLAN %d, are needed", mac, id, vlan)
 	}
 	return nil
@@ -79,11 +83,17 @@ func (s *Switch) steeringKey(id PortID, vlan uint16, mac [6]byte) (uint64, bool)
 	return p.key(vlan, n)
 }
 
-func (s *Switch) claim(vlan uint16, mac [6]byte, c claim) bool {
+func (s *Switch) claim(c claim) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key, ok := s.steeringKey(c.port, vlan, mac)
+	return s.place(c)
+}
+
+// place makes a claim count, and reports whether it does now. The caller holds mu.
+func (s *Switch) place(c claim) bool {
+	key, ok := s.steeringKey(c.port, c.vlan, c.mac)
 	if !ok {
+		s.wait(c)
 		return false
 	}
 	list := slices.DeleteFunc(s.claims[key], c.replaces)
@@ -95,9 +105,18 @@ func (s *Switch) claim(vlan uint16, mac [6]byte, c claim) bool {
 	return true
 }
 
+// wait keeps a filter of a port until the port is in its VLAN. The caller holds mu.
+func (s *Switch) wait(c claim) {
+	if c.kind != filter || s.ports.Load().find(c.port) == nil || c.mac[0]&1 != 0 || c.mac == [6]byte{} {
+		return
+	}
+	s.waiting = append(slices.DeleteFunc(s.waiting, c.same), c)
+}
+
 func (s *Switch) unclaim(vlan uint16, mac [6]byte, id PortID, k kind) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.waiting = slices.DeleteFunc(s.waiting, claim{port: id, kind: k, vlan: vlan, mac: mac}.same)
 	key, _ := s.steeringKey(id, vlan, mac)
 	if list, ok := s.claims[key]; ok {
 		s.setClaims(key, slices.DeleteFunc(list, claim{port: id, kind: k}.replaces))
@@ -106,6 +125,7 @@ func (s *Switch) unclaim(vlan uint16, mac [6]byte, id PortID, k kind) {
 
 // dropClaims removes all claims of a port. The caller holds mu.
 func (s *Switch) dropClaims(id PortID) {
+	s.waiting = slices.DeleteFunc(s.waiting, func(c claim) bool { return c.port == id })
 	for key, list := range s.claims {
 		if slices.ContainsFunc(list, func(c claim) bool { return c.port == id }) {
 			s.setClaims(key, slices.DeleteFunc(list, func(c claim) bool { return c.port == id }))
@@ -134,6 +154,9 @@ func (c claim) before(o claim) bool {
 	}
 	return c.kind == filter && c.order <= o.order
 }
+
+// same reports whether both are the same wish of the same port.
+func (c claim) same(o claim) bool { return c.replaces(o) && c.vlan == o.vlan && c.mac == o.mac }
 
 // replaces reports whether c takes the place of o: both are the same kind of
 // the same port.

@@ -34,6 +34,7 @@ type Switch struct {
 	mu        sync.Mutex         // guards changes: what follows, ports, fixed entries
 	lastIndex int                // the most recently given port index
 	claims    map[uint64][]claim // by key, see steering.go
+	waiting   []claim            // of no key
 }
 
 // New makes a Switch without ports.
@@ -71,8 +72,8 @@ func (s *Switch) Attach(p Port, o PortOptions) (PortID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ports := s.ports.Load()
-	if sink := ports.find(o.Mirror); o.Mirror != 0 && (sink == nil || !sink.sink) {
-		return 0, fmt.Errorf("vswitch: attach port %q: port %d, to which it is to be mirrored, is no sink that is attached", o.Name, o.Mirror)
+	if err := ports.mayMirror(added, 0); err != nil {
+		return 0, err
 	}
 	if len(ports.all) == MaxPorts {
 		return 0, fmt.Errorf("vswitch: attach port %q to %d others: %w", o.Name, MaxPorts, errTooManyPorts)

@@ -142,7 +142,7 @@ func (b *backend) setFilter(p *port, queue queues.QueueID, f queues.Filter) (con
 // of others: behind the filter, so that no guest gets in between.
 func (b *backend) claim(p *port, mac [6]byte) {
 	if b.origin == netdev.OriginControl {
-		b.d.guests.giveWay(p.spec, func(other [6]byte) bool { return other == mac })
+		b.d.guests.giveWay(*p.spec(), func(other [6]byte) bool { return other == mac })
 	}
 }
 

@@ -23,11 +23,11 @@ func (b *backend) Ports() []control.Port {
 	var list []control.Port
 	for _, p := range b.d.ports.all() {
 		info := at[p.name]
-		out := control.Port{Name: p.name, Kind: "vm", Link: linkWords[!info.Down], Stalled: info.Stalled, Options: p.spec.describe()}
+		out := control.Port{Name: p.name, Kind: "vm", Link: linkWords[!info.Down], Stalled: info.Stalled, Options: p.spec().describe()}
 		if p.vm != nil {
 			b.describe(&out, p)
 		} else {
-			out.Kind, out.Options["device"] = p.spec.uplink.kind, p.spec.uplink.where()
+			out.Kind, out.Options["device"] = p.spec().uplink.kind, p.spec().uplink.where()
 		}
 		list = append(list, out)
 	}
@@ -40,11 +40,11 @@ var linkWords = map[bool]string{true: "up", false: "down"}
 // describe adds what is known of a VM's port.
 func (b *backend) describe(out *control.Port, p *port) {
 	d := p.vm.device
-	out.Socket = p.spec.path
-	if p.spec.fd >= 0 {
-		out.Socket = "fd:" + strconv.Itoa(p.spec.fd)
+	out.Socket = p.spec().path
+	if p.spec().fd >= 0 {
+		out.Socket = "fd:" + strconv.Itoa(p.spec().fd)
 	}
-	out.MAC = net.HardwareAddr(p.spec.mac[:]).String()
+	out.MAC = net.HardwareAddr(p.spec().mac[:]).String()
 	s := d.Snapshot()
 	out.Connected, out.Driver, out.Queue = p.vm.connected.Load(), s.Features != 0, uint16(d.QueueID())
 	out.QueueMode = queueModes[d.QueueMode()]

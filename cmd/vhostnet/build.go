@@ -80,7 +80,7 @@ func (d *daemon) openPorts(specs []portSpec) error {
 	}
 	for _, sinks := range []bool{true, false} {
 		for _, p := range added {
-			if p.spec.sink != sinks {
+			if p.spec().sink != sinks {
 				continue
 			}
 			if err := d.openPort(p); err != nil {
@@ -96,7 +96,7 @@ func (d *daemon) announce() {
 	list := d.ports.all()
 	d.log.Info("starting", "version", version(), "ports", len(list), "workers", d.c.workers)
 	for _, p := range list {
-		d.announcePort(p.spec)
+		d.announcePort(*p.spec())
 	}
 }
 

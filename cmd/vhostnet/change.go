@@ -23,8 +23,8 @@ func (d *daemon) addPort(spec portSpec) (*port, error) {
 		d.ports.drop(p)
 		return nil, err
 	}
-	d.guests.giveWay(p.spec, p.spec.has)
-	d.announcePort(p.spec)
+	d.guests.giveWay(*p.spec(), p.spec().has)
+	d.announcePort(*p.spec())
 	d.hub.Publish(control.Event{Kind: control.EventPortAdded, Port: p.name})
 	return p, nil
 }
@@ -39,6 +39,8 @@ func (d *daemon) removePort(name string) error {
 	}
 	defer d.ports.changes.Done()
 	defer d.ports.drop(p)
+	p.changing.Lock() // and none begins any more
+	defer p.changing.Unlock()
 	d.drainPort(p)
 	d.ports.end(p)
 	err = errors.Join(d.freeManual(p), closeSoon(p.behind))
@@ -58,15 +60,11 @@ func (d *daemon) drainPort(p *port) {
 
 // openPort makes what is behind a reserved port.
 func (d *daemon) openPort(p *port) error {
-	var sink vswitch.PortID
-	if p.spec.mirror != "" {
-		to := d.ports.find(p.spec.mirror)
-		if to == nil || to.vm == nil {
-			return usageError{fmt.Errorf("port %s: mirror=%s: want a VM's port that is there already", p.name, p.spec.mirror)}
-		}
-		sink = to.vm.device.Port()
+	options, err := d.switchOptions(*p.spec())
+	if err != nil {
+		return usageError{fmt.Errorf("port %s: %w", p.name, err)}
 	}
-	behind, err := d.newAttachment(p.spec, p.spec.options(sink))
+	behind, err := d.newAttachment(*p.spec(), options)
 	if err != nil {
 		return usageError{err}
 	}

@@ -70,7 +70,7 @@ func (g *guestChannel) close() {
 func (g *guestChannel) giveWay(to portSpec, has func(mac [6]byte) bool) {
 	g.Exclude(func() {
 		for _, p := range g.d.ports.all() {
-			if p.vm == nil || p.name == to.name || !p.spec.meets(to.switching) {
+			if p.vm == nil || p.name == to.name || !p.spec().meets(to.switching) {
 				continue
 			}
 			for _, w := range p.vm.device.Wanted() {
@@ -149,7 +149,7 @@ var _ control.GuestHost = (*guestHost)(nil)
 func (h *guestHost) others(name string) map[string]*port {
 	list, self := map[string]*port{}, h.d.ports.find(name)
 	for _, p := range h.d.ports.all() {
-		if p != self && self != nil && p.spec.meets(self.spec.switching) {
+		if p != self && self != nil && p.spec().meets(self.spec().switching) {
 			list[p.name] = p
 		}
 	}
@@ -161,7 +161,7 @@ func (h *guestHost) others(name string) map[string]*port {
 func (h *guestHost) Taken(port string, mac [6]byte) bool {
 	others := h.others(port)
 	for _, p := range others {
-		if p.spec.has(mac) {
+		if p.spec().has(mac) {
 			return true
 		}
 	}

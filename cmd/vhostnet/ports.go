@@ -70,15 +70,20 @@ func (v *vm) Close(ctx context.Context) error {
 // ports.mu.
 type port struct {
 	name   string
-	spec   portSpec
-	behind attachment // nil until ports.open
-	vm     *vm        // behind, if it is one
+	now    atomic.Pointer[portSpec] // never nil; may be read without the lock
+	behind attachment               // nil until ports.open
+	vm     *vm                      // behind, if it is one
 
 	stop    context.CancelFunc // ends Serve; nil: it has not begun
 	served  chan struct{}      // closed when Serve has returned
 	err     error              // of Serve
 	leaving bool               // it is being removed
+
+	changing sync.Mutex // held while it gets other options; before ports.mu
 }
+
+// spec describes the port as it is now. It is not to be changed.
+func (p *port) spec() *portSpec { return p.now.Load() }
 
 // ports are the program's ports by name, and the owner of what serves them.
 // They come and go while it runs. Its methods may be called from any goroutine.
@@ -111,7 +116,7 @@ func (ps *ports) reserve(specs ...portSpec) ([]*port, error) {
 	}
 	all := make([]portSpec, 0, len(ps.list)+len(specs))
 	for _, p := range ps.list {
-		all = append(all, p.spec)
+		all = append(all, *p.spec())
 	}
 	before := len(all)
 	all = append(all, specs...)
@@ -122,13 +127,14 @@ func (ps *ports) reserve(specs ...portSpec) ([]*port, error) {
 		if p.leaving && slices.ContainsFunc(specs, func(s portSpec) bool { return s.mirror == p.name }) {
 			return nil, fmt.Errorf("port %s is being removed and gets no copies of another's frames any more", p.name)
 		}
-		if all[i].sink && !p.spec.sink {
+		if all[i].sink && !p.spec().sink {
 			return nil, fmt.Errorf("port %s was added as a port that sends, so it cannot get copies of another's frames now; want one that was added with sink=on", p.name)
 		}
 	}
 	added := make([]*port, len(specs))
 	for i, spec := range all[before:] {
-		added[i] = &port{name: spec.name, spec: spec}
+		added[i] = &port{name: spec.name}
+		added[i].now.Store(&spec)
 	}
 	ps.list = append(ps.list, added...)
 	ps.changes.Add(len(added))
@@ -254,6 +260,13 @@ func (ps *ports) find(name string) *port {
 	return nil
 }
 
+// isLeaving reports whether a port is being removed, or has been.
+func (ps *ports) isLeaving(p *port) bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return p.leaving || ps.closed
+}
+
 // leave begins the removal of a port: it is left to the caller, who ends with
 // drop and changes.Done.
 func (ps *ports) leave(name string) (*port, error) {
@@ -269,7 +282,7 @@ func (ps *ports) leave(name string) (*port, error) {
 		return nil, fmt.Errorf("port %s is being removed already", name)
 	}
 	for _, p := range ps.list {
-		if p.spec.mirror == name {
+		if p.spec().mirror == name {
 			return nil, fmt.Errorf("the frames of port %s are copied to port %s; remove that one first", p.name, name)
 		}
 	}

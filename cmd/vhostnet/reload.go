@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
-
-	"vhostnet/uplink/usernet"
 )
 
 // reload is how the configuration is read anew.
@@ -65,34 +63,6 @@ type plan struct {
 	change   []portChange // in place: they lose before, and get after that
 }
 
-// portChange is a port that stays, with other options.
-type portChange struct{ was, is portSpec }
-
-func (c portChange) back() portChange { return portChange{c.is, c.was} }
-
-// parts are the change in two steps: the port loses what it has no more, and gets
-// what it had not.
-func (c portChange) parts() (lose, get portChange) {
-	both, u := c.is, *c.is.uplink
-	u.user.forwards = slices.DeleteFunc(slices.Clone(u.user.forwards), func(f usernet.Forward) bool {
-		return !slices.Contains(c.was.uplink.user.forwards, f)
-	})
-	both.uplink = &u
-	return portChange{c.was, both}, portChange{both, c.is}
-}
-
-// inPlace reports whether a port can follow a change of its options without being
-// replaced: a user-mode network that gets other ways in.
-func inPlace(was, is portSpec) bool {
-	if was.uplink == nil || is.uplink == nil || was.uplink.kind != "user" {
-		return false
-	}
-	w, i := *was.uplink, *is.uplink
-	w.user.forwards, i.user.forwards = nil, nil
-	was.uplink, is.uplink = &w, &i
-	return samePort(was, is)
-}
-
 // newPlan compares two configurations; the error says what cannot change while
 // the program runs.
 func newPlan(old, c config) (*plan, error) {
@@ -100,19 +70,23 @@ func newPlan(old, c config) (*plan, error) {
 	p := &plan{}
 	for _, was := range old.ports {
 		i := indexOfPort(c.ports, was.name)
-		if i >= 0 && !replacedBehind(old, c, was.mirror) {
-			if samePort(was, c.ports[i]) {
-				continue
-			}
-			if inPlace(was, c.ports[i]) {
-				p.change = append(p.change, portChange{was, c.ports[i]})
-				continue
-			}
+		if i >= 0 && follow(was, c.ports[i]) == stays {
+			continue
 		}
 		p.remove = append(p.remove, was)
 		if i >= 0 {
 			p.replaced = append(p.replaced, was.name)
 			errs = append(errs, replaceable(was, c.ports[i]))
+		}
+	}
+	for _, was := range old.ports {
+		i := indexOfPort(c.ports, was.name)
+		if i < 0 || indexOfPort(p.remove, was.name) >= 0 {
+			continue
+		}
+		change := portChange{was, c.ports[i], indexOfPort(p.remove, was.mirror) >= 0}
+		if change.rewatch || !samePort(was, c.ports[i]) {
+			p.change = append(p.change, change)
 		}
 	}
 	for _, is := range c.ports {
@@ -149,23 +123,13 @@ func samePort(a, b portSpec) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// replacedBehind reports that a port that watches is not the same any more, so
-// that those it watches have to be told.
-func replacedBehind(old, c config, name string) bool {
-	if name == "" {
-		return false
-	}
-	was, is := indexOfPort(old.ports, name), indexOfPort(c.ports, name)
-	return was < 0 || is < 0 || !samePort(old.ports[was], c.ports[is])
-}
-
 // replaceable refuses changes that the VM on the port could not follow: it
 // comes back with the features that it was offered before.
 func replaceable(was, is portSpec) error {
 	switch {
 	case was.inherits() || is.inherits():
 		return is.said.errorf("what is inherited cannot be opened again; its options change when the program is started again")
-	case was.mask != is.mask, was.pairs != is.pairs, was.mtu != is.mtu:
+	case follow(was, is) == refused:
 		return is.said.errorf("its VM keeps the features, queue pairs and MTU that it was offered; want mask, frontend, pairs and mtu as they were, or the port removed by one reload and added by another")
 	}
 	return nil
@@ -180,6 +144,7 @@ func settingsChanged(old, c config) error {
 		{"workers", old.workers == c.workers},
 		{"cpus", slices.Equal(old.cpus, c.cpus)},
 		{"state-dir", old.stateDir == c.stateDir},
+		{"socket-mode, socket-owner or socket-group at the top", old.access == c.access},
 		{"placement", old.balance == c.balance},
 		{"stats", old.interval == c.interval},
 		{"control", old.control == c.control},
@@ -200,6 +165,19 @@ func (d *daemon) follow(p *plan) error {
 		d.log.Info("these ports are replaced, as their options do not change while they are open: VMs are disconnected and connect again, and connections by a user-mode network end", "ports", strings.Join(p.replaced, " "))
 	}
 	var undo undoing
+	change := func(c portChange) error {
+		err := d.changePort(c)
+		if err == nil {
+			undo.with(func() error { return d.changePort(c.back()) })
+		}
+		return err
+	}
+	for _, c := range p.change {
+		lose, _ := c.parts()
+		if err := change(lose); err != nil {
+			return undo.after(err)
+		}
+	}
 	before := map[string]*waysIn{} // of ports that are replaced
 	for _, spec := range p.remove {
 		ways := d.waysIn(spec.name)
@@ -214,26 +192,13 @@ func (d *daemon) follow(p *plan) error {
 			return undo.after(err)
 		}
 	}
-	change := func(c portChange) error {
-		err := d.changePort(c)
-		if err == nil {
-			undo.with(func() error { return d.changePort(c.back()) })
-		}
-		return err
-	}
-	for _, c := range p.change {
-		lose, _ := c.parts()
-		if err := change(lose); err != nil {
-			return undo.after(err)
-		}
-	}
 	for _, spec := range p.add {
 		opened, err := d.addPort(spec)
 		if err != nil {
 			return undo.after(err)
 		}
 		undo.with(func() error {
-			_, err := d.removeSpec(opened.spec)
+			_, err := d.removeSpec(*opened.spec())
 			return err
 		})
 		if err := spec.said.wrong(d.waysIn(spec.name).restore(before[spec.name])); err != nil {
@@ -247,7 +212,9 @@ func (d *daemon) follow(p *plan) error {
 		}
 	}
 	for _, c := range p.change {
-		d.waysIn(c.is.name).settle(c.is.uplink.user.forwards)
+		if c.is.uplink != nil {
+			d.waysIn(c.is.name).settle(c.is.uplink.user.forwards)
+		}
 	}
 	return nil
 }
@@ -263,20 +230,6 @@ func (u *undoing) after(err error) error {
 		err = errors.Join(err, f())
 	}
 	return err
-}
-
-// changePort changes a port in place. On error it is as it was; that somebody
-// removed it meanwhile is none.
-func (d *daemon) changePort(c portChange) error {
-	p := d.ports.find(c.was.name)
-	if p == nil {
-		return nil
-	}
-	u, ok := p.behind.(*uplink)
-	if !ok || u.change == nil {
-		return c.is.said.errorf("its options do not change while it is open")
-	}
-	return c.is.said.wrong(u.change(c.was, c.is))
 }
 
 // removeSpec removes a port, and reports whether it did, also when not all of it

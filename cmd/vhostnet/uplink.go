@@ -197,10 +197,6 @@ type uplink struct {
 	count func() metrics.PortSnapshot
 
 	waysIn *waysIn // nil: it has none
-
-	// change follows other options that inPlace allows; on error all is as before.
-	// nil: there are none.
-	change func(was, is portSpec) error
 }
 
 func (u *uplink) Serve(ctx context.Context) error { return u.run(ctx) }

@@ -121,9 +121,9 @@ func (d *daemon) movedVM(mac [6]byte, from, to string) bool {
 		return true
 	case was.vm == nil:
 		return false // an uplink, which is never gone
-	case was.spec.mac == mac && is != nil && is.vm != nil && is.spec.mac == mac:
+	case was.spec().mac == mac && is != nil && is.vm != nil && is.spec().mac == mac:
 		return !was.vm.connected.Load() || !was.vm.device.Runs()
-	case was.spec.mac != netdev.DeriveMAC(d.ports.host, from):
+	case was.spec().mac != netdev.DeriveMAC(d.ports.host, from):
 		return false
 	}
 	return !was.vm.connected.Load() && worker.Now()-was.vm.away.Load() >= absence

@@ -119,8 +119,5 @@ func (d *daemon) openUser(spec portSpec, o vswitch.PortOptions) (attachment, err
 		},
 		drain: n.Drain, close: n.Close,
 		count: func() metrics.PortSnapshot { return n.Snapshot().Port },
-		change: func(was, is portSpec) error {
-			return ways.change(was.uplink.user.forwards, is.uplink.user.forwards)
-		},
 	}, nil
 }
