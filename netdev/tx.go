@@ -140,7 +140,7 @@ func (t *txRing) complete(c *worker.Context) {
 	if done == 0 {
 		return
 	}
-	call := t.q.Push(t.used[:done])
+	call := t.q.PushRead(t.used[:done])
 	t.putBack(done)
 	t.n = copy(t.lists[:], t.lists[done:t.n])
 	if t.n > 0 {

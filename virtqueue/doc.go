@@ -67,8 +67,9 @@
 // avail position - chains taken = used position, which is why a ring can be
 // left and taken up again ([Queue.Suspend], Config.Resume) with one number,
 // why a new device finds its place in used.idx, and why IN_ORDER costs
-// nothing. A driver with IN_ORDER would take one used entry for a whole batch,
-// too; each chain gets its own here, as receive buffers need their lengths.
+// nothing. A driver with IN_ORDER takes one used entry for a whole batch, too.
+// It gets that in a packed ring for chains that were only read
+// ([Queue.PushRead]); receive buffers need their lengths.
 //
 // The walk through a chain and its checks (order, direction, containment, total
 // length, number of steps) exist once (take.go); how a table leads from one

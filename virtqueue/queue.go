@@ -96,7 +96,15 @@ func (q *Queue) Unpop(n int) {
 // called. Chains returned in another order, or not taken, are a defect of the
 // caller: the ring is broken, and nothing is published. On a broken ring Push
 // publishes nothing either.
-func (q *Queue) Push(used []Used) (call bool) {
+func (q *Queue) Push(used []Used) (call bool) { return q.push(used, false) }
+
+// PushRead is Push for chains without a writable part, of which there is nothing
+// to tell but that they were read. A driver with packed rings that accepted
+// IN_ORDER hears of all of them by one used descriptor (virtio 1.3, section
+// 2.8.9), so that their other slots stay in its cache.
+func (q *Queue) PushRead(used []Used) (call bool) { return q.push(used, true) }
+
+func (q *Queue) push(used []Used, read bool) (call bool) {
 	n := len(used)
 	if n == 0 || q.dead != nil {
 		return false
@@ -106,7 +114,7 @@ func (q *Queue) Push(used []Used) (call bool) {
 		_ = q.fail(err) // the owner hears of it from the next Pop, or from Broken
 		return false
 	}
-	q.ring.push(&q.take, used, slots)
+	q.ring.push(&q.take, used, slots, read)
 	// Right behind the publication: a fault from here on finds them pushed.
 	q.take.first += uint32(n)
 	if q.dirty != nil {
