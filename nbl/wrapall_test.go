@@ -101,3 +101,36 @@ func stale() *List {
 	l.Offload = virtio.NetHeader{Flags: 1, GSOType: 2, HdrLen: 3, GSOSize: 4, CsumStart: 5, CsumOffset: 6}
 	return l
 }
+
+// TestCopyFramesLeavesHeaders: a buffer that holds the header of its frame is left
+// as it is; one of which any byte differs gets it.
+func TestCopyFramesLeavesHeaders(t *testing.T) {
+	frame := ethernet(100)
+	var l List
+	if r := wrap(newSender(0), &l, pieces(withHeader(virtio.NetHeader{}, frame))); r != metrics.ReasonNone {
+		t.Fatal(r)
+	}
+	for _, headerLen := range []int{10, 12} {
+		want := append(make([]byte, headerLen), frame...)
+		if headerLen == 12 {
+			want[10] = 1 // num_buffers
+		}
+		for stale := -1; stale < headerLen; stale++ {
+			buffer := append(bytes.Clone(want[:headerLen]), make([]byte, len(frame))...)
+			headers := 0
+			if stale >= 0 {
+				buffer[stale] ^= 0x81
+			}
+			if stale >= 0 || headerLen == 10 {
+				headers = 1
+			}
+			to := &List{Buffer: Buffer{MDLs: pieces(buffer), Offset: uint32(headerLen), Length: l.Length}}
+			if n := CopyFrames([]*List{to}, []*List{&l}, uint32(headerLen)); n != headers {
+				t.Errorf("header of %d bytes, byte %d stale: %d were written, want %d", headerLen, stale, n, headers)
+			}
+			if !bytes.Equal(buffer, want) {
+				t.Errorf("header of %d bytes, byte %d stale: % x", headerLen, stale, buffer[:headerLen])
+			}
+		}
+	}
+}

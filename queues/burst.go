@@ -259,10 +259,14 @@ const firstBytes = virtio.MaxNetHeaderLen + 64
 
 // copyFrames writes virtio_net_hdr and makes the copy of every placed frame. The
 // lines of all receive buffers are asked for first, so that they come while the
-// others are written.
+// others are written. That of a header is not when those of the burst before
+// were there already: it would be taken from the driver, who shares it.
 func (r *rxRing) copyFrames(b *burst, batch []*nbl.List) {
 	b.lines.WillWrite()
-	nbl.CopyFrames(b.receive[:b.straight], batch[:b.straight], r.headerLen)
+	r.firstByte = 0
+	if nbl.CopyFrames(b.receive[:b.straight], batch[:b.straight], r.headerLen) == 0 {
+		r.firstByte = uint64(r.headerLen)
+	}
 	for i := range b.units[:b.placed] {
 		u, to := &b.units[i], b.receive[b.straight+i]
 		switch {

@@ -33,6 +33,7 @@ type rxRing struct {
 	headerLen uint32
 	mergeable bool
 	maxPlain  uint32    // longest frame without segmentation; 0: no limit
+	firstByte uint64    // of a buffer that is asked for ahead
 	pool      *nbl.Pool // receive NBLs
 	halfway   progressTable
 	told      atomic.Bool // q is broken and the owner knows; changed under mu
