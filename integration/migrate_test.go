@@ -14,14 +14,14 @@ import (
 // TestMigration moves a guest that is under load between two QEMUs, there and
 // back, on two ports of one vhostnet. VHOSTNET_MIGRATIONS says how often.
 func TestMigration(t *testing.T) {
-	lab := startLab(t, migrationGuests("")...)
+	lab := startLab(t, migrationGuests(machine.QEMU, "")...)
 	testMigration(t, lab, amount(t, migrationsVariable, 2))
 	run(t, "VhostnetKilled", func(t *testing.T) { testKilledMigrations(t, lab) })
 }
 
 // TestMigrationPacked is the same with packed rings.
 func TestMigrationPacked(t *testing.T) {
-	lab := startLab(t, migrationGuests("packed=on")...)
+	lab := startLab(t, migrationGuests(machine.QEMU, "packed=on")...)
 	const packed = 34 // VIRTIO_F_RING_PACKED
 	for _, g := range lab.Guests[:2] {
 		checkFeatures(t, g, offloads{name: "packed rings", on: []int{packed}})
@@ -29,16 +29,22 @@ func TestMigrationPacked(t *testing.T) {
 	testMigration(t, lab, amount(t, migrationsVariable, 2))
 }
 
+// TestMigrationOldQEMU is the same between two of Debian 12's own QEMU.
+func TestMigrationOldQEMU(t *testing.T) {
+	lab := startLab(t, migrationGuests(machine.OldQEMU, "")...)
+	testMigration(t, lab, 2)
+}
+
 // migrationsVariable names the number of migrations, for each kind of rings.
 const migrationsVariable = "VHOSTNET_MIGRATIONS"
 
 // migrationGuests are one that moves, one that stays, and the place to which
 // the first one moves.
-func migrationGuests(device string) []GuestConfig {
+func migrationGuests(q *QEMU, device string) []GuestConfig {
 	return []GuestConfig{
-		{Name: "a", QEMU: machine.QEMU, Device: device},
-		{Name: "b", QEMU: machine.QEMU, OwnQueue: true, Device: device},
-		{Name: "c", QEMU: machine.QEMU, Number: 1, Later: true},
+		{Name: "a", QEMU: q, Device: device},
+		{Name: "b", QEMU: q, OwnQueue: true, Device: device},
+		{Name: "c", QEMU: q, Number: 1, Later: true},
 	}
 }
 
