@@ -218,15 +218,17 @@ func (b *backend) Table() []control.Entry {
 	if err := workers[0].Do(ctx, func(c *worker.Context) { now = c.Now() }); err != nil {
 		b.d.log.Warn("the age of addresses is not known", "error", err)
 	}
-	names := map[vswitch.PortID]string{}
-	for _, info := range b.d.vswitch.Ports() {
-		names[info.ID] = info.Options.Name
-	}
 	var list []control.Entry
-	for _, e := range b.d.vswitch.Table(now) {
-		list = append(list, control.Entry{
-			Address: addressOf(e.MAC, e.VLAN), Tagged: e.Tagged, Kind: e.Kind, Port: names[e.Port], Queue: uint16(e.Queue), Seconds: e.Unseen.Seconds(),
-		})
+	for _, sw := range b.d.allSwitches() {
+		names := map[vswitch.PortID]string{}
+		for _, info := range sw.Ports() {
+			names[info.ID] = info.Options.Name
+		}
+		for _, e := range sw.Table(now) {
+			list = append(list, control.Entry{
+				Address: addressOf(e.MAC, e.VLAN), Tagged: e.Tagged, Kind: e.Kind, Port: names[e.Port], Queue: uint16(e.Queue), Seconds: e.Unseen.Seconds(),
+			})
+		}
 	}
 	return list
 }

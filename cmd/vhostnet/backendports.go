@@ -17,8 +17,10 @@ import (
 // Ports lists the ports that are open.
 func (b *backend) Ports() []control.Port {
 	at := map[string]vswitch.PortInfo{}
-	for _, info := range b.d.vswitch.Ports() {
-		at[info.Options.Name] = info
+	for _, sw := range b.d.allSwitches() {
+		for _, info := range sw.Ports() {
+			at[info.Options.Name] = info
+		}
 	}
 	var list []control.Port
 	for _, p := range b.d.ports.all() {
@@ -63,6 +65,7 @@ func (p *portSpec) describe() map[string]string {
 			o[key] = value
 		}
 	}
+	set("switch", p.network, p.network != "")
 	set("role", "connect", p.dial)
 	set("mode", p.mode.String(), p.mode != 0)
 	set("mtu", strconv.Itoa(int(p.mtu)), p.mtu != 0)
@@ -144,19 +147,17 @@ func (b *backend) SetLink(ctx context.Context, name string, up bool) error {
 
 // setLink takes a port's link down or up, and tells.
 func (d *daemon) setLink(ctx context.Context, p *port, up bool) error {
-	infos := d.vswitch.Ports()
-	at := slices.IndexFunc(infos, func(i vswitch.PortInfo) bool { return i.Options.Name == p.name })
-	if at < 0 {
-		return wrong("port %s is being removed", p.name)
+	sw, at, err := d.place(p)
+	if err != nil {
+		return err
 	}
-	var err error
 	if p.vm != nil {
 		err = p.vm.device.SetLink(ctx, up)
 	} else {
-		d.vswitch.SetLink(infos[at].ID, up)
+		sw.SetLink(at.ID, up)
 		err = d.group.Quiesce(ctx) // no worker delivers any more what it was about to
 	}
-	if infos[at].Down == up {
+	if at.Down == up {
 		d.hub.Publish(control.Event{Kind: control.EventLink, Port: p.name, State: linkWords[up]})
 		d.log.Info("link is "+linkWords[up], "port", p.name)
 	}

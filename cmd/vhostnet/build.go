@@ -117,6 +117,10 @@ func (d *daemon) abandon() {
 // flag that asked for them. Until the device is the caller's nothing of it is
 // left on an error.
 func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (_ *vm, err error) {
+	sw, err := d.switchOf(spec.network)
+	if err != nil {
+		return nil, err
+	}
 	home := 0 // a worker with few rings
 	if d.balancer != nil {
 		home = 1 + balancing.Home
@@ -125,7 +129,7 @@ func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (_ *vm, err error) 
 	v.away.Store(worker.Now())
 	v.device, err = netdev.New(netdev.Options{
 		Name: spec.name, MAC: spec.mac, MTU: spec.mtu, Pairs: spec.pairs, Mask: spec.mask, Mode: spec.mode, Queue: spec.queue, Switching: o, Home: home,
-		Adapter: d.adapter, Switch: d.vswitch, Group: d.group, Log: d.log.With("port", spec.name),
+		Adapter: d.adapter, Switch: sw, Group: d.group, Log: d.log.With("port", spec.name),
 		OnConfig: func() { v.server.ConfigChanged() },
 		OnBroken: func(ring int, err error) {
 			d.events.post(notice{port: spec.name, text: "ring broken", ring: ring, err: err})
@@ -154,7 +158,7 @@ func (d *daemon) newVM(spec portSpec, o vswitch.PortOptions) (_ *vm, err error) 
 		return nil, spec.said.wrong(err)
 	}
 	for _, a := range spec.statics {
-		if err := d.vswitch.AddStatic(v.device.Port(), a.VLAN, a.MAC); err != nil {
+		if err := sw.AddStatic(v.device.Port(), a.VLAN, a.MAC); err != nil {
 			v.server.Close()
 			return nil, spec.said.wrong(err)
 		}

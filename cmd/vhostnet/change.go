@@ -98,5 +98,8 @@ func (d *daemon) announcePort(spec portSpec) {
 	} else if spec.dial {
 		where = append(where, "role", "connect")
 	}
+	if spec.network != "" {
+		where = append(where, "switch", spec.network)
+	}
 	d.log.Info("port is open", append([]any{"port", spec.name, "mac", net.HardwareAddr(spec.mac[:]).String()}, where...)...)
 }

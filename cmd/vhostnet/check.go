@@ -105,6 +105,7 @@ type filePortReport struct {
 	Role   string `json:"role"`          // listen, connect or uplink
 	MAC    string `json:"mac,omitempty"` // of a VM
 	Mode   string `json:"mode"`
+	Switch string `json:"switch,omitempty"`
 	VLAN   string `json:"vlan,omitempty"` // as "10", "10+20-29", "10+20,native 10"
 }
 
@@ -122,7 +123,7 @@ func newFileReport(path string, c config, err error) fileReport {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	for _, p := range c.ports {
-		report := filePortReport{Port: p.name, Socket: p.place(), Role: p.role(), MAC: net.HardwareAddr(p.mac[:]).String(), Mode: p.mode.String(), VLAN: vlanText(p.vlan)}
+		report := filePortReport{Port: p.name, Socket: p.place(), Role: p.role(), MAC: net.HardwareAddr(p.mac[:]).String(), Mode: p.mode.String(), Switch: p.network, VLAN: vlanText(p.vlan)}
 		if p.uplink != nil {
 			report.Socket, report.Role, report.MAC = p.uplink.where(), "uplink", ""
 		}
@@ -142,9 +143,9 @@ func (m mistakeReport) line(file string) string {
 func (r fileReport) writeTable(out io.Writer) error {
 	fmt.Fprintf(out, "%s: ports: %d, workers: %d\n", r.File, len(r.Ports), r.Workers)
 	t := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "PORT\tSOCKET\tROLE\tMAC\tMODE\tVLAN")
+	fmt.Fprintln(t, "PORT\tSOCKET\tROLE\tMAC\tMODE\tVLAN\tSWITCH")
 	for _, p := range r.Ports {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Port, p.Socket, p.Role, cmp.Or(p.MAC, "-"), p.Mode, cmp.Or(p.VLAN, "-"))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Port, p.Socket, p.Role, cmp.Or(p.MAC, "-"), p.Mode, cmp.Or(p.VLAN, "-"), cmp.Or(p.Switch, "-"))
 	}
 	return t.Flush()
 }

@@ -117,7 +117,7 @@ func (o *runOptions) parsePorts(c *config) error {
 		return errors.Join(append(errs, err)...)
 	}
 	c.ports = ports
-	return errors.Join(append(errs, joinPorts(c.ports, hostID()))...)
+	return errors.Join(append(errs, joinPorts(c.ports, hostID(), 0))...)
 }
 
 // parseUplinks reads those of --uplink; VMs without any have the user-mode

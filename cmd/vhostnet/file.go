@@ -131,7 +131,7 @@ type fileReader struct {
 	file     string
 	settings map[string]setting // by the name of their flag
 	ports    []portSpec
-	network  string // name of the switch; "": none is named
+	network  string // name of the switch whose block is read; "": of none
 	mistakes []mistake
 }
 
@@ -177,13 +177,11 @@ func (r *fileReader) readBlock(b *hcl.Block) {
 func (r *fileReader) readSwitch(b *hcl.Block) {
 	name := b.Labels[0]
 	what := fmt.Sprintf("switch %q", name)
-	switch {
-	case !portName.MatchString(name):
+	if !portName.MatchString(name) {
 		r.wrong(b.LabelRanges[0], what, errors.New("want a name of at most 63 letters, digits, '.', '_' and '-'"))
-	case r.network != "" && r.network != name:
-		r.wrong(b.DefRange, what, fmt.Errorf("a program runs one switch, and that is %q; want these ports in it, kept apart by vlan, or in the file of another program", r.network))
 	}
 	r.network = name
+	defer func() { r.network = "" }()
 	content, diags := b.Body.Content(bodySchema(nil, "port", "uplink"))
 	r.diagnose(diags)
 	for _, p := range content.Blocks {
@@ -200,6 +198,7 @@ func (r *fileReader) readUplink(b *hcl.Block) {
 		r.mistakes = append(r.mistakes, m)
 		return
 	}
+	p.network = r.network
 	keys := slices.Concat(uplinkKinds[p.uplink.kind].keys, uplinkKeys)
 	content, diags := b.Body.Content(bodySchema(keys))
 	r.diagnose(diags)
@@ -215,6 +214,7 @@ func (r *fileReader) readUplink(b *hcl.Block) {
 
 func (r *fileReader) readPort(b *hcl.Block) {
 	p := portSpec{name: b.Labels[0], fd: -1, said: origin{fmt.Sprintf("port %q", b.Labels[0]), &b.DefRange}}
+	p.network = r.network
 	if !portName.MatchString(p.name) {
 		r.wrong(b.LabelRanges[0], p.said.what, errors.New("want a name of at most 63 letters, digits, '.', '_' and '-', such as web"))
 		return

@@ -62,7 +62,7 @@ const exampleFile = "../../examples/config/vhostnet.hcl"
 func TestExampleFile(t *testing.T) {
 	group := fmt.Sprint(os.Getgid())
 	want, err := parseArgs(t, "--workers", "2", "--socket-group", group, "--log-format", "json",
-		"--port", "gateway=/run/vhostnet/gateway.sock,trunk=10+20-29,native=10",
+		"--port", "gateway=/run/vhostnet/gateway.sock,switch=lan,trunk=10+20-29,native=10",
 		"--port", "web=/run/vhostnet/web.sock,mac=52:54:00:00:00:01,vlan=10,protected=on,mirror=watch",
 		"--port", "db=/run/vhostnet/db.sock,mac=52:54:00:00:00:02,vlan=20,protected=on,pairs=2,mask=guest_tso4+guest_tso6,mirror=watch",
 		"--port", "watch=/run/vhostnet/watch.sock,role=connect,mode=interrupt")
@@ -99,6 +99,7 @@ func TestKeysAreFlags(t *testing.T) {
 			options = append(options, k.option)
 		}
 	}
+	options = append(options, "switch") // in a file it is the block
 	slices.Sort(known)
 	slices.Sort(options)
 	if diff := cmp.Diff(known, options); diff != "" {
@@ -203,10 +204,10 @@ switch "s" {
 }
 `)
 	want, err := parseArgs(t, "--workers", "1", "--placement", "balance", "--stats", "1m30s", "-o", "json", "--log-level", "warn",
-		"--socket-mode", "600", "--socket-owner", "7", "--port", "a=@a,socket-mode=666,mtu=9000,trunk=1+3-5+7,transparent=on,frontend=libkrun,mask=mq",
-		"--port", "b=fd:1000", "--uplink", "tap:tap1", "--uplink", "tap:tap0,name=lan,queues=2,mode=interrupt,trunk=10,native=10",
-		"--uplink", "user,host=on,ipv4=10.1.0.1/24,mtu=9000,forward=tcp/[::1]:80/10.1.0.5:80,forward=udp/127.0.0.1:53/10.1.0.5:53,domain=lab.test,leases=/run/leases,reserve=web/10.1.0.20,ntp=192.0.2.1,resolver=192.0.2.53:53,boot=/srv/boot,boot-file=bios=undionly.kpxe,boot-file=menu",
-		"--uplink", "tap:fd:1001+1002,name=given,protected=on")
+		"--socket-mode", "600", "--socket-owner", "7", "--port", "a=@a,switch=s,socket-mode=666,mtu=9000,trunk=1+3-5+7,transparent=on,frontend=libkrun,mask=mq",
+		"--port", "b=fd:1000,switch=s", "--uplink", "tap:tap1,switch=s", "--uplink", "tap:tap0,name=lan,switch=s,queues=2,mode=interrupt,trunk=10,native=10",
+		"--uplink", "user,host=on,ipv4=10.1.0.1/24,switch=s,mtu=9000,forward=tcp/[::1]:80/10.1.0.5:80,forward=udp/127.0.0.1:53/10.1.0.5:53,domain=lab.test,leases=/run/leases,reserve=web/10.1.0.20,ntp=192.0.2.1,resolver=192.0.2.53:53,boot=/srv/boot,boot-file=bios=undionly.kpxe,boot-file=menu",
+		"--uplink", "tap:fd:1001+1002,name=given,switch=s,protected=on")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +219,7 @@ switch "s" {
 	// Flags go before the file, also where they say what is the default.
 	want.interval, want.balance = 0, false
 	want.ports = append([]portSpec{{name: "c", path: "/c", fd: -1, access: socketAccess{mode: 0o600, owner: "7"}}}, want.ports...)
-	if err := joinPorts(want.ports, hostID()); err != nil {
+	if err := joinPorts(want.ports, hostID(), 0); err != nil {
 		t.Fatal(err)
 	}
 	got, err = parseArgs(t, "--config", path, "--stats", "0", "--placement", "spread", "--port", "c=/c")
@@ -238,7 +239,10 @@ var badFiles = []struct {
 	{"a.hcl", "port \"a\" {\n  socket = \"/a\"\n  soket_mode = 1\n}", []string{`3:3|"soket_mode"|Did you mean "socket_mode"?`}},
 	{"a.hcl", "prot \"a\" {}\nport \"b\" { socket = \"/a\" }", []string{`1:1|"prot"|Did you mean "port"?`}},
 	{"a.hcl", "switch \"s\" {\n  workers = 1\n}\nport \"b\" { socket = \"/a\" }", []string{`2:3|"workers"`}},
-	{"a.hcl", "switch \"s\" {\n port \"a\" { socket = \"/a\" }\n}\nswitch \"t\" {}", []string{`4:1|switch "t"|one switch|"s"|kept apart by vlan`}},
+	{"a.hcl", "switch \"s\" {\n port \"a\" { socket = \"/a\" }\n}\nswitch \"t\" {\n port \"b\" { socket = \"/b\" }\n}\nport \"c\" { socket = \"/c\" }", []string{`7:1|port "c"|several switches|s or t`}},
+	{"a.hcl", "switch \"s\" {\n port \"a\" { socket = \"/a\" }\n}\nswitch \"t\" {\n port \"a\" { socket = \"/b\" }\n}", []string{`5:2|port "a"|another port has the name`}},
+	{"a.hcl", "switch \"s\" {\n port \"a\" { socket = \"/a\" }\n}\nswitch \"t\" {\n port \"b\" {\n socket = \"/b\"\n mirror = \"a\"\n }\n}", []string{`5:2|port "b"|mirror=a|on the same switch`}},
+	{"a.hcl", "switch \"s\" {\n port \"a\" {\n socket = \"/a\"\n switch = \"t\"\n }\n}", []string{`4:2|"switch"`}},
 	{"a.hcl", "switch \"s s\" {\n port \"a\" { socket = \"/a\" }\n}", []string{`1:8|switch "s s"|at most 63`}},
 	{"a.hcl", "port \"a\" {}", []string{`1:1|port "a"|no socket|/run/vhostnet/web.sock`}},
 	{"a.hcl", "port \"-\" { socket = \"/a\" }\nport \"b\" { socket = \"/b\" }", []string{`1:6|port "-"|at most 63`}},
@@ -335,13 +339,13 @@ func TestCheckFile(t *testing.T) {
 	code, out, log := runHere(ended(), "check", path)
 	lines := strings.Split(out, "\n")
 	if code != exitDone || log != "" || len(lines) != 6 || lines[0] != path+": ports: 3, workers: 3" || !hasAll(lines[2], "a ", " /a ", " listen ", " 02:", " 2-4+7+9,native 9") ||
-		strings.Join(strings.Fields(lines[3]), " ") != "bb @b connect 02:00:00:00:00:09 adaptive 7" || !hasAll(lines[4], "c ", " fd:900 ", " -") {
+		strings.Join(strings.Fields(lines[3]), " ") != "bb @b connect 02:00:00:00:00:09 adaptive 7 s" || !hasAll(lines[4], "c ", " fd:900 ", " -") {
 		t.Errorf("exit code %d, log %q, output:\n%s", code, log, out)
 	}
 	code, out, log = runHere(ended(), "check", path, "-o", "json")
 	var r fileReport
 	if err := json.Unmarshal([]byte(out), &r); err != nil || code != exitDone || log != "" || !r.Valid || r.Workers != 3 || len(r.Ports) != 3 ||
-		r.Ports[1] != (filePortReport{"bb", "@b", "connect", "02:00:00:00:00:09", "adaptive", "7"}) {
+		r.Ports[1] != (filePortReport{"bb", "@b", "connect", "02:00:00:00:00:09", "adaptive", "s", "7"}) {
 		t.Errorf("exit code %d, %v, log %q, %s", code, err, log, out)
 	}
 }

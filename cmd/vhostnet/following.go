@@ -22,6 +22,7 @@ type followed struct {
 // followedSwitching is of the options of every port that the switch is concerned
 // with.
 var followedSwitching = []followed{
+	{"switch", replaced, func(p *portSpec) any { return p.network }},
 	{"vlan", stays, func(p *portSpec) any { return p.vlan.Access }},
 	{"trunk", stays, func(p *portSpec) any { return p.vlan.Trunk }},
 	{"native", stays, func(p *portSpec) any { return p.vlan.Native }},

@@ -204,10 +204,10 @@ func (h *guestHost) SuggestBuffers(port string, n uint32) error {
 	return ndis(p.vm.device.SuggestBuffers(n))
 }
 
-// meets reports whether there is a VLAN in which both ports are.
+// meets reports whether there is a VLAN of a switch in which both ports are.
 func (s *switching) meets(o switching) bool {
 	mine, theirs := s.all(), o.all()
-	return slices.ContainsFunc(mine, func(id uint16) bool { return slices.Contains(theirs, id) })
+	return s.network == o.network && slices.ContainsFunc(mine, func(id uint16) bool { return slices.Contains(theirs, id) })
 }
 
 // all are the VLANs of a port; 0: it is in none, as others are.

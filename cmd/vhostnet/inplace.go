@@ -75,17 +75,16 @@ func (d *daemon) change(p *port, was, is portSpec) error {
 	if p.vm != nil {
 		return d.changeVM(p.vm, was, is, before, after)
 	}
-	infos := d.vswitch.Ports()
-	at := slices.IndexFunc(infos, func(i vswitch.PortInfo) bool { return i.Options.Name == p.name })
-	if at < 0 {
-		return fmt.Errorf("port %s is being removed", p.name)
+	sw, at, err := d.place(p)
+	if err != nil {
+		return err
 	}
-	if err := d.vswitch.Reconfigure(infos[at].ID, after); err != nil {
+	if err := sw.Reconfigure(at.ID, after); err != nil {
 		return err
 	}
 	if u, ok := p.behind.(*uplink); ok && u.waysIn != nil {
 		if err := u.waysIn.change(was.uplink.user.forwards, is.uplink.user.forwards); err != nil {
-			return errors.Join(err, d.vswitch.Reconfigure(infos[at].ID, before))
+			return errors.Join(err, sw.Reconfigure(at.ID, before))
 		}
 	}
 	return nil
@@ -106,16 +105,20 @@ func (d *daemon) switchOptions(spec portSpec) (vswitch.PortOptions, error) {
 // changeVM changes a VM's port; static addresses last, as they have to be in its
 // VLANs.
 func (d *daemon) changeVM(v *vm, was, is portSpec, before, after vswitch.PortOptions) error {
+	sw, err := d.switchOf(is.network)
+	if err != nil {
+		return err
+	}
 	id := v.device.Port()
 	to := func(mode portSpec, o vswitch.PortOptions, drop, have []vswitch.Address) error {
 		for _, a := range drop {
-			d.vswitch.RemoveStatic(id, a.VLAN, a.MAC)
+			sw.RemoveStatic(id, a.VLAN, a.MAC)
 		}
 		if err := v.device.Reconfigure(netdev.Changeable{Mode: mode.mode, Switching: o}); err != nil {
 			return err
 		}
 		for _, a := range have {
-			if err := d.vswitch.AddStatic(id, a.VLAN, a.MAC); err != nil {
+			if err := sw.AddStatic(id, a.VLAN, a.MAC); err != nil {
 				return err
 			}
 		}

@@ -163,7 +163,7 @@ func (p *portSpec) option(key, value string) (err error) {
 			return fmt.Errorf("%s=%s: %w", key, value, err)
 		}
 	default:
-		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, queue, static, vlan, trunk, native, protected, mirror, sink, transparent, guest, guest-cid, guest-socket, guest-filters, role, inflight, socket-mode, socket-owner and socket-group", key)
+		return fmt.Errorf("unknown option %q; known are mac, mode, mtu, pairs, mask, frontend, queue, static, switch, vlan, trunk, native, protected, mirror, sink, transparent, guest, guest-cid, guest-socket, guest-filters, role, inflight, socket-mode, socket-owner and socket-group", key)
 	}
 	return err
 }
@@ -210,9 +210,10 @@ func parseMask(s string) (mask virtio.Features, err error) {
 
 // joinPorts checks that no two ports are in each other's way, and gives each
 // one an address of its own when it has none. Two may be told one address: a VM
-// moves from one to the other, and has it where it runs.
-func joinPorts(ports []portSpec, host string) error {
-	var errs []error
+// moves from one to the other, and has it where it runs. The first so many ports are
+// there already.
+func joinPorts(ports []portSpec, host string, there int) error {
+	errs := joinSwitches(ports, there)
 	names, paths, fds := map[string]bool{}, map[string]string{}, map[int]string{}
 	guests := guestsSeen{}
 	for i := range ports {

@@ -42,7 +42,7 @@ func TestParsePort(t *testing.T) {
 func TestJoinPortsGivesAddresses(t *testing.T) {
 	join := func(host string) [2][6]byte {
 		ports := []portSpec{{name: "a", path: "a", fd: -1}, {name: "b", path: "b", fd: -1}}
-		if err := joinPorts(ports, host); err != nil {
+		if err := joinPorts(ports, host, 0); err != nil {
 			t.Fatal(err)
 		}
 		return [2][6]byte{ports[0].mac, ports[1].mac}

@@ -120,7 +120,7 @@ func (ps *ports) reserve(specs ...portSpec) ([]*port, error) {
 	}
 	before := len(all)
 	all = append(all, specs...)
-	if err := joinPorts(all, ps.host); err != nil {
+	if err := joinPorts(all, ps.host, before); err != nil {
 		return nil, err
 	}
 	for i, p := range ps.list {
@@ -258,6 +258,13 @@ func (ps *ports) find(name string) *port {
 		}
 	}
 	return nil
+}
+
+// use reports whether a port is on a switch, or is about to be.
+func (ps *ports) use(network string) bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return slices.ContainsFunc(ps.list, func(p *port) bool { return p.spec().network == network })
 }
 
 // isLeaving reports whether a port is being removed, or has been.

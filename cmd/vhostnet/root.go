@@ -15,7 +15,8 @@ const rootHelp = `vhostnet gives virtual machines a network: QEMU, Cloud Hypervi
 DPDK's virtio-user connect over unix sockets (vhost-user), and frames pass
 between them with one copy, without root, kernel modules or huge pages.
 
-Each VM has a port: a name and a socket. All ports are on one learning switch.
+Each VM has a port: a name and a socket. All ports are on one learning switch,
+or on several that exchange nothing.
 
 Without a command it follows QEMU's conventions for back-end programs:
 --socket-path or --fd serve one VM, --print-capabilities describes the program.

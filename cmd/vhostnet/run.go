@@ -99,8 +99,10 @@ A port is NAME=PATH and, behind commas, options:
                  connects, and again when the front-end comes back)
   socket-mode=OCTAL, socket-owner=USER, socket-group=GROUP
                  as the flags of these names, for this port's socket only
+  switch=NAME    the port is on the switch of this name; switches exchange nothing.
+                 Without it a port is on the only one that there is
 
-An uplink is a port that is no VM's. Its options are mode, vlan, trunk, native,
+An uplink is a port that is no VM's. Its options are mode, switch, vlan, trunk, native,
 protected, mirror and transparent, as above, name=PORT, and those of its kind:
   user           a network that needs no privilege: VMs reach what this program
                  reaches. host=on: its gateway's addresses are this host;

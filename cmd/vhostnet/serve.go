@@ -22,11 +22,12 @@ import (
 
 // daemon is the running program: everything below level 7, joined.
 type daemon struct {
-	c       config
-	log     hclog.Logger
-	group   *worker.Group
-	vswitch *vswitch.Switch
-	adapter *queues.Adapter
+	c        config
+	log      hclog.Logger
+	group    *worker.Group
+	vswitch  *vswitch.Switch // of ports that name none
+	switches switches        // the others
+	adapter  *queues.Adapter
 
 	balancer *queues.Balancer // nil: ports stay where they began
 

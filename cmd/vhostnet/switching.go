@@ -11,6 +11,7 @@ import (
 
 // switching is what the switch is told about a port.
 type switching struct {
+	network     string // name of the switch; "": that without one
 	vlan        vswitch.VLANOptions
 	protected   bool
 	transparent bool
@@ -29,6 +30,11 @@ const maxVLAN = 4094
 // whether key is one.
 func (s *switching) option(key, value string) (known bool, err error) {
 	switch key {
+	case "switch":
+		s.network = value
+		if !portName.MatchString(value) {
+			err = fmt.Errorf("switch=%s: want a name of at most 63 letters, digits, '.', '_' and '-'", value)
+		}
 	case "vlan":
 		s.vlan.Access, err = parseVLAN(key, value)
 	case "native":
@@ -106,8 +112,8 @@ func joinMirrors(ports []portSpec) error {
 			continue
 		}
 		at := indexOfPort(ports, p.mirror)
-		if at < 0 || at == i || ports[at].uplink != nil {
-			errs = append(errs, p.said.errorf("mirror=%s: want the name of another port, of a VM", p.mirror))
+		if at < 0 || at == i || ports[at].uplink != nil || ports[at].network != p.network {
+			errs = append(errs, p.said.errorf("mirror=%s: want the name of another port, of a VM on the same switch", p.mirror))
 			continue
 		}
 		ports[at].sink = true

@@ -205,12 +205,16 @@ func (u *uplink) Close(ctx context.Context) error { return u.close(ctx) }
 
 // openTAP makes an uplink of kind tap.
 func (d *daemon) openTAP(spec portSpec, o vswitch.PortOptions) (attachment, error) {
+	sw, err := d.switchOf(spec.network)
+	if err != nil {
+		return nil, err
+	}
 	queues, err := spec.uplink.tap.open()
 	if err != nil {
 		return nil, err
 	}
 	u, err := tap.New(tap.Options{
-		Name: spec.name, Switch: d.vswitch, Group: d.group, Log: d.log.With("port", spec.name), Mode: spec.mode, Queues: queues, Switching: o,
+		Name: spec.name, Switch: sw, Group: d.group, Log: d.log.With("port", spec.name), Mode: spec.mode, Queues: queues, Switching: o,
 	})
 	if err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ var badFlags = []struct {
 	{"--port web=PATH,socket-owner=no-such-user", []string{"--port web", "socket-owner=no-such-user", "name or number"}},
 	{"--port web=PATH,socket-group=no-such-group", []string{"--port web", "socket-group=no-such-group", "name or number"}},
 	{"--port web=/" + strings.Repeat("p", 200), []string{"--port web", "at most 107"}},
-	{"--port web=PATH,", []string{"--port web", "unknown option", "mac, mode, mtu, pairs, mask, frontend, queue, static, vlan, trunk, native, protected, mirror, sink, transparent, guest, guest-cid, guest-socket, guest-filters, role, inflight, socket-mode"}},
+	{"--port web=PATH,", []string{"--port web", "unknown option", "mac, mode, mtu, pairs, mask, frontend, queue, static, switch, vlan, trunk, native, protected, mirror, sink, transparent, guest, guest-cid, guest-socket, guest-filters, role, inflight, socket-mode"}},
 	{"--port web=PATH,colour=red", []string{"--port web", `"colour"`, "mac, mode"}},
 	{"--port web=PATH,mac", []string{"--port web", "mac=", "52:54:"}},
 	{"--port web=PATH,mac=1", []string{"--port web", "mac=1", "52:54:"}},

@@ -98,10 +98,14 @@ func parseForward(s string) (usernet.Forward, error) {
 
 // openUser makes an uplink of kind user.
 func (d *daemon) openUser(spec portSpec, o vswitch.PortOptions) (attachment, error) {
+	sw, err := d.switchOf(spec.network)
+	if err != nil {
+		return nil, err
+	}
 	s := spec.uplink.user
 	s.services.Moved = d.movedVM
 	n, err := usernet.New(usernet.Options{
-		Name: spec.name, Switch: d.vswitch, Group: d.group, Log: d.log.With("port", spec.name), Mode: spec.mode, Switching: o,
+		Name: spec.name, Switch: sw, Group: d.group, Log: d.log.With("port", spec.name), Mode: spec.mode, Switching: o,
 		MAC: s.mac, IPv4: s.ipv4, IPv6: s.ipv6, MTU: s.mtu, Host: s.host, Services: s.services, Forwards: s.forwards,
 	})
 	if err != nil {
