@@ -24,8 +24,8 @@ func newConn(t *testing.T, within time.Duration) (c *conn, peer *sys.Conn) {
 	return &conn{Conn: ours, receive: within, send: within}, theirs
 }
 
-// A deadline is a timer, which wakes the process when it is cleared, too. So there
-// is none where nothing has to be waited for: each of these would be over.
+// A deadline that is left behind wakes the process. So there is none where nothing
+// has to be waited for: each of these would be over.
 func TestWholeMessagesNeedNoDeadline(t *testing.T) {
 	c, peer := newConn(t, -time.Hour)
 	for range 100 {

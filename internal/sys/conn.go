@@ -150,8 +150,8 @@ func (c *Conn) Recv(b []byte, maxFDs int) (n int, fds []*FD, err error) {
 
 // RecvBounded is Recv that calls bound once before it waits, if it has to. bound
 // may set the read deadline; its error ends the attempt. So a deadline is set
-// only where it can matter: each one is a timer, which makes the process wake up
-// for it though it was cleared long before.
+// only where it can matter: each is a timer, which wakes the process if it is left
+// behind.
 func (c *Conn) RecvBounded(b []byte, maxFDs int, bound func() error) (n int, fds []*FD, err error) {
 	if len(b) == 0 || maxFDs < 0 || maxFDs > MaxFDs {
 		return 0, nil, fmt.Errorf("sys: receive %d bytes and %d descriptors: at least 1 byte and 0 to %d descriptors can be asked for", len(b), maxFDs, MaxFDs)
