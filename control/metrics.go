@@ -42,6 +42,7 @@ var (
 	metricConnected = metric("port_connected", "Whether a front-end is connected.", "port")
 	metricDriver    = metric("port_driver_up", "Whether the guest's driver has negotiated its features.", "port")
 	metricLink      = metric("port_link_up", "Whether the port's link is up.", "port")
+	metricOwn       = metric("port_memory_bytes", "Bytes of the daemon's own memory that a VM's port takes, without the guest's.", "port")
 	metricPolls     = metric("port_polls_total", "Times a transmit ring was empty in the mode adaptive, by how that ended: polled and a frame was found, polled in vain, or unpolled.", "port", "ring", "outcome")
 	metricRunning   = metric("queue_running", "Whether a queue runs.", "queue", "port")
 	metricFilters   = metric("queue_filters", "Filters that are set on a queue.", "queue", "port")
@@ -52,7 +53,7 @@ var (
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		metricFrames, metricBytes, metricDrops, metricFlooded, metricSoft, metricMoved, metricForeign, metricTableFull, metricStalls,
-		metricSessions, metricRefused, metricClosed, metricConnected, metricDriver, metricLink, metricPolls, metricRunning, metricFilters, metricMemory,
+		metricSessions, metricRefused, metricClosed, metricConnected, metricDriver, metricLink, metricOwn, metricPolls, metricRunning, metricFilters, metricMemory,
 	} {
 		ch <- d
 	}
@@ -107,6 +108,9 @@ func (c *collector) states(ch chan<- prometheus.Metric, count func(d *prometheus
 		gauge(metricConnected, is[p.Connected], p.Name)
 		gauge(metricDriver, is[p.Driver], p.Name)
 		gauge(metricLink, is[p.Link == "up"], p.Name)
+		if p.Memory > 0 {
+			gauge(metricOwn, float64(p.Memory), p.Name)
+		}
 		polls(&p, count)
 	}
 	for _, q := range c.b.Queues() {

@@ -10,7 +10,7 @@ import (
 // each name is said to be what it is.
 func TestMetrics(t *testing.T) {
 	f := &fake{
-		ports:  []Port{{Name: "web", Connected: true, Link: "down", Rings: []Ring{{Index: 0}, {Index: 1, Polling: &Polling{Spin: 1000, Found: 4, Vain: 5, Unpolled: 6}}}}},
+		ports:  []Port{{Name: "web", Connected: true, Link: "down", Memory: 100, Rings: []Ring{{Index: 0}, {Index: 1, Polling: &Polling{Spin: 1000, Found: 4, Vain: 5, Unpolled: 6}}}}},
 		queues: []Queue{{ID: 3, Port: "web", State: "Running", Filters: 2, Memory: []Memory{{Usage: "receive", Bytes: 4096, Allocations: 1}}}},
 	}
 	l := serve(t, f, NewHandler(f, HandlerOptions{Extra: map[string]http.Handler{"GET /metrics": NewMetrics(f)}}), nil)
@@ -22,6 +22,7 @@ func TestMetrics(t *testing.T) {
 		`vhostnet_port_frames_total{direction="tx",port="web"} 1`,
 		`vhostnet_port_connected{port="web"} 1`,
 		`vhostnet_port_link_up{port="web"} 0`,
+		`vhostnet_port_memory_bytes{port="web"} 100`,
 		`vhostnet_port_polls_total{outcome="found",port="web",ring="1"} 4`,
 		`vhostnet_port_polls_total{outcome="vain",port="web",ring="1"} 5`,
 		`vhostnet_port_polls_total{outcome="unpolled",port="web",ring="1"} 6`,

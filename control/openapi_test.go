@@ -58,6 +58,7 @@ func TestDocumentHasTheTypes(t *testing.T) {
 		Port{},
 		Ring{},
 		Polling{},
+		PortMemory{},
 		PortRequest{},
 		LinkRequest{},
 		Queue{},

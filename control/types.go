@@ -13,7 +13,8 @@ type Port struct {
 	QueueMode string            `json:"queue_mode,omitempty"`
 	Queue     uint16            `json:"queue"` // of its own; 0: queue 0 serves it
 	Rings     []Ring            `json:"rings,omitempty"`
-	Stalled   bool              `json:"stalled"` // it gives no buffers, and frames to it are dropped
+	Stalled   bool              `json:"stalled"`                // it gives no buffers, and frames to it are dropped
+	Memory    uint64            `json:"memory_bytes,omitempty"` // of a VM's port: of the daemon's own, without the guest's
 }
 
 // Ring is a ring that the front-end has started.
@@ -107,12 +108,20 @@ type QueueMemory struct {
 // MemoryReport is all that is allocated.
 type MemoryReport struct {
 	Allocations []QueueMemory `json:"allocations"`
+	Ports       []PortMemory  `json:"ports"` // not in the total
 	Total       uint64        `json:"total_bytes"`
 	Note        string        `json:"note"`
 }
 
+// PortMemory is what a VM's port takes of the daemon's own memory, beyond what
+// queues have allocated and beyond its rings, which are the guest's.
+type PortMemory struct {
+	Port  string `json:"port"`
+	Bytes uint64 `json:"bytes"`
+}
+
 // MemoryNote is what who reads a MemoryReport has to know.
-const MemoryNote = "A guest's memory is its own: receive and transmit allocations are views of the whole of it, and views of the same bytes are each counted."
+const MemoryNote = "A guest's memory is its own: receive and transmit allocations are views of the whole of it, and views of the same bytes are each counted. What a port itself takes of the daemon's memory is its own."
 
 // Filter is a destination whose frames are a queue's (NDIS_RECEIVE_FILTER_INFO).
 // A filter that a port wants while it has no queue has no id.

@@ -121,6 +121,7 @@ type Device struct {
 // what is not atomic.
 type ring struct {
 	state  atomic.Uint32  // bits below; read by Snapshot
+	bytes  atomic.Uint64  // of this process's memory that it takes while it is started
 	task   ringTask       // transmit and control rings; nil while stopped
 	at     *worker.Worker // that polls task, nil: none; changed under Device.tasks
 	serial nbl.Serial     // of the packets that are sent; the worker's while polled

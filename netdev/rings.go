@@ -18,6 +18,7 @@ import (
 // by it, until its stop.
 func (d *Device) StartRing(i int, q *virtqueue.Queue) error {
 	d.nic.NoteRing(i, q.Areas())
+	d.noteBytes(i, q)
 	call := q.Call() // before somebody else has q
 	err := d.grow()
 	if err == nil {
@@ -112,7 +113,9 @@ func (d *Device) ReplaceRing(i int, remake func(virtqueue.State) (*virtqueue.Que
 	var installed *virtqueue.Queue
 	keep := func(state virtqueue.State) (*virtqueue.Queue, error) {
 		q, err := remake(state)
-		installed = q
+		if installed = q; q != nil {
+			d.noteBytes(i, q)
+		}
 		return q, err
 	}
 	var err error
@@ -164,6 +167,7 @@ func (d *Device) StopRing(i int) virtqueue.State {
 // the switch learned of the port is forgotten.
 func (d *Device) ended(i int) {
 	d.nic.NoteRing(i, nil)
+	d.rings[i].bytes.Store(0)
 	d.rings[i].set(ringStarted|ringBroken, false)
 	d.leaveAllGivenUp()
 	if d.ctrl != nil && i == d.controlIndex() {

@@ -11,6 +11,7 @@ type Snapshot struct {
 	metrics.PortSnapshot
 	Features virtio.Features // accepted by the driver
 	Rings    []RingInfo
+	Memory   uint64 // bytes of this process that the device takes, without the guest's
 
 	Commands        uint64 // that came by a control queue
 	CommandsRefused uint64 // of those: unknown, malformed or out of range
@@ -37,7 +38,7 @@ type PollInfo struct {
 
 // Snapshot may be called concurrently with everything.
 func (d *Device) Snapshot() Snapshot {
-	s := Snapshot{PortSnapshot: d.counters.Snapshot(), Features: d.accepted(), Rings: make([]RingInfo, len(d.rings))}
+	s := Snapshot{PortSnapshot: d.counters.Snapshot(), Features: d.accepted(), Memory: d.footprint(), Rings: make([]RingInfo, len(d.rings))}
 	s.Commands, s.CommandsRefused = d.commands.Value(), d.refused.Value()
 	for i := range d.rings {
 		r := &d.rings[i]

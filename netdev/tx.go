@@ -44,11 +44,7 @@ var (
 )
 
 func newTxRing(d *Device, index int, q *virtqueue.Queue) *txRing {
-	pool, err := nbl.NewPool(d.o.Name+" tx", visitChains)
-	if err != nil {
-		panic(err) // visitChains is a constant that NewPool takes
-	}
-	t := &txRing{dev: d, index: index, q: q, pool: pool, serial: &d.rings[index].serial}
+	t := &txRing{dev: d, index: index, q: q, pool: newTxPool(d.o.Name), serial: &d.rings[index].serial}
 	t.sender = nbl.NewSender(d.accepted(), (*uint64)(t.serial))
 	return t
 }

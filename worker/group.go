@@ -115,6 +115,7 @@ func newWorker(i int, o Options, b *bell) *Worker {
 		ctx:   Context{worker: i},
 		bell:  b,
 		tasks: make(map[uint64]*entry),
+		known: make(map[Task]*entry),
 	}
 	if len(o.CPUs) > 0 {
 		w.cpu = o.CPUs[i]

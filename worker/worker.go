@@ -47,6 +47,7 @@ type Worker struct {
 	wake     *sys.Event
 	ctx      Context
 	tasks    map[uint64]*entry // by token
+	known    map[Task]*entry   // the same, for commands
 	active   []*entry          // visited in this order
 	tokens   [tokenBatch]uint64
 	lastTok  uint64
@@ -62,7 +63,7 @@ func (w *Worker) Index() int { return w.index }
 // without a descriptor is polled whatever m says. Add waits for the worker's
 // safe point or the end of ctx; with an error t is not on the worker.
 func (w *Worker) Add(ctx context.Context, t Task, m Mode) error {
-	if t == nil || !reflect.TypeOf(t).Comparable() {
+	if t == nil || !reflect.ValueOf(t).Comparable() {
 		return fmt.Errorf("worker: add: a Task of type %T cannot be told from others; a pointer can", t)
 	}
 	if m >= numModes {
@@ -316,7 +317,7 @@ func (w *Worker) add(t Task, m Mode, fd int) error {
 			return fmt.Errorf("worker: add: descriptor %d cannot be waited for: %w", e.fd, err)
 		}
 	}
-	w.tasks[e.token] = e
+	w.tasks[e.token], w.known[t] = e, e
 	// Room for all, so that activate does not allocate later.
 	w.active = slices.Grow(w.active, len(w.tasks)-len(w.active))
 	w.activate(e)
@@ -330,6 +331,7 @@ func (w *Worker) remove(t Task) error {
 		return errUnknown
 	}
 	delete(w.tasks, e.token)
+	delete(w.known, t)
 	w.load.Add(-1)
 	if !e.asleep {
 		w.deactivate(slices.Index(w.active, e))
@@ -345,12 +347,10 @@ func (w *Worker) remove(t Task) error {
 
 // find is t's entry, nil when t is not here. Commands only.
 func (w *Worker) find(t Task) *entry {
-	for _, e := range w.tasks {
-		if e.task == t {
-			return e
-		}
+	if t == nil || !reflect.ValueOf(t).Comparable() {
+		return nil // Add has refused it
 	}
-	return nil
+	return w.known[t]
 }
 
 // stop makes the worker leave its loop at its next safe point.

@@ -207,13 +207,18 @@ func (b *backend) FreeQueue(ctx context.Context, id uint16) error {
 	}
 }
 
-// Memory is what queues have allocated.
+// Memory is what queues have allocated, and what VMs' ports take themselves.
 func (b *backend) Memory() control.MemoryReport {
-	r := control.MemoryReport{Allocations: []control.QueueMemory{}, Note: control.MemoryNote}
+	r := control.MemoryReport{Allocations: []control.QueueMemory{}, Ports: []control.PortMemory{}, Note: control.MemoryNote}
 	for _, q := range b.Queues() {
 		for _, m := range q.Memory {
 			r.Allocations = append(r.Allocations, control.QueueMemory{Queue: q.ID, Port: q.Port, Memory: m})
 			r.Total += m.Bytes
+		}
+	}
+	for _, p := range b.d.ports.all() {
+		if p.vm != nil {
+			r.Ports = append(r.Ports, control.PortMemory{Port: p.name, Bytes: p.vm.device.Snapshot().Memory})
 		}
 	}
 	return r

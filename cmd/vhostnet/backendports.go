@@ -49,6 +49,7 @@ func (b *backend) describe(out *control.Port, p *port) {
 	out.MAC = net.HardwareAddr(p.spec().mac[:]).String()
 	s := d.Snapshot()
 	out.Connected, out.Driver, out.Queue = p.vm.connected.Load(), s.Features != 0, uint16(d.QueueID())
+	out.Memory = s.Memory
 	out.QueueMode = queueModes[d.QueueMode()]
 	for _, r := range s.Rings {
 		if r.Started {

@@ -62,6 +62,7 @@ func TestCommands(t *testing.T) {
 	exchangeAs(t, db, web, 'a', 'b', 3)
 	a.says("queues --port web", "2 web running 1 0 - 32")
 	a.says("memory", "2 web receive 1")
+	a.says("memory", "- web own -")
 	a.says("table", "52:54:00:00:00:61 untagged filter web 2 -")
 	a.says("table", "52:54:00:00:00:62 untagged filter db 1 -")
 	a.says("counters", "db 3 180 0 0")

@@ -23,10 +23,11 @@ func newShowCommands(out io.Writer) []*cobra.Command {
 func newMemoryCommand(out io.Writer) *cobra.Command {
 	return newCtlCommand(out, ctlCommand{
 		use:   "memory",
-		short: "Show what queues have allocated",
+		short: "Show what queues have allocated, and what ports take",
 		long: `Show the memory that a running daemon has allocated, by queue and usage. A guest's
 memory is its own: receive and transmit allocations are views of the whole of it,
-and views of the same bytes are each counted. Queue 0 has the host's memory.`,
+and views of the same bytes are each counted. Queue 0 has the host's memory. Below
+the sum is what each VM's port takes of the daemon's own memory.`,
 		example: `  vhostnet memory`,
 		run: func(ctx context.Context, c *control.Client, o *ctl, _ []string) error {
 			m, err := c.Memory(ctx)
@@ -38,6 +39,9 @@ and views of the same bytes are each counted. Queue 0 has the host's memory.`,
 					line(a.Queue, a.Port, a.Usage, a.Allocations, a.Bytes)
 				}
 				line("all", "", "", "", m.Total)
+				for _, p := range m.Ports {
+					line("", p.Port, "own", "", p.Bytes)
+				}
 			})
 			if err == nil && o.output != "json" {
 				_, err = fmt.Fprintln(o.out, m.Note)

@@ -41,6 +41,8 @@ type portReport struct {
 	Features string            `json:"features"` // those, joined by commas
 	Rings    []netdev.RingInfo `json:"rings"`    // those that are started
 
+	Memory uint64 `json:"memory_bytes"` // of this program's own, without the guest's; 0 of an uplink
+
 	TxFrames      uint64            `json:"tx_frames"`
 	TxBytes       uint64            `json:"tx_bytes"`
 	RxFrames      uint64            `json:"rx_frames"`
@@ -108,6 +110,7 @@ func (r *reporter) report(now time.Time, name string, s netdev.Snapshot, served 
 	out := portReport{
 		Port: name, Up: s.Features != 0, Features: s.Features.String(),
 		Rings:    slices.DeleteFunc(s.Rings, func(r netdev.RingInfo) bool { return !r.Started }),
+		Memory:   s.Memory,
 		TxFrames: s.TxFrames, TxBytes: s.TxBytes, RxFrames: s.RxFrames, RxBytes: s.RxBytes,
 		Soft: s.SoftOffload, Flooded: s.Flooded, Moved: s.Moved, ForeignSource: s.ForeignSource,
 		Commands: s.Commands, CommandsRefused: s.CommandsRefused, TableFull: s.TableFull, Stalls: s.Stalls, Drops: s.DropsByReason(),
