@@ -36,8 +36,8 @@ import "slices"
 // overtaken is the chains between where p stands, as recovered, and base, where
 // the front-end stands, if it has given chains back there: they are for
 // [Queue.giveBack]. It moves p behind them when the driver has seen that they are
-// back. Each slot is read once, and whatever is in them p stands at its place or at
-// base afterwards.
+// back. Each slot is read once, or, if it is that of both positions, once for each.
+// Whatever is in them p stands at its place or at base afterwards.
 func (p *packed) overtaken(base uint32) []taken {
 	n := p.sub(base, p.nextUsed)
 	if n == 0 || n > p.size {
@@ -46,6 +46,8 @@ func (p *packed) overtaken(base uint32) []taken {
 	switch first := p.readSlot(p.nextUsed); {
 	case first.is == slotLast || first.is == slotMore:
 		return chainsOf(append([]seenSlot{first}, p.readSlots(p.add(p.nextUsed, 1), n-1)...))
+	case n == p.size && first.is == slotOther && slices.ContainsFunc(p.readSlots(p.add(base, 1), n-1), seenSlot.used):
+		return nil // of the lap before: nobody has used slots of the next one yet
 	case first.is == slotUsed || p.available(base): // available to the next lap, perhaps, if not used in this
 		p.nextAvail, p.nextUsed = base, base
 	}

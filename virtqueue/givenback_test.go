@@ -250,3 +250,31 @@ func FuzzGivenBack(f *testing.F) {
 		}
 	})
 }
+
+// A ring that is idle goes on where it stands whatever base is told, one lap away
+// too, where the slots of the lap before look like those of the next one.
+func TestJournalOfAnIdleRing(t *testing.T) {
+	for name, keep := range map[string]func(*testing.T, int, virtio.Features) *journaled{"journal": newJournaled, "region": newTracked} {
+		t.Run(name, func(t *testing.T) {
+			for _, size := range []int{5, 8} {
+				for served := range 4 * size {
+					for base := range 2 * size {
+						j := keep(t, size, 0)
+						for i := range served {
+							chains := frames["one to three"]
+							j.post(1, chains[i%len(chains)])
+							j.serve()
+						}
+						j.beginAfter(j.staleAt(size, base, false))
+						j.post(1, frames["one slot"][0])
+						var chains [8]virtqueue.Chain
+						if n, err := j.Queue.Pop(chains[:]); n != 1 || err != nil || j.Queue.GivenBack() != 0 {
+							t.Errorf("%d entries, %d chains served, base %d: %d taken, %v, %d given back", size, served, base, n, err, j.Queue.GivenBack())
+						}
+						j.Close()
+					}
+				}
+			}
+		})
+	}
+}
