@@ -263,6 +263,25 @@ func TestReloadKeepsForwardsByHand(t *testing.T) {
 	forwards("add", "tcp/"+file+guest)
 	r.reload(ports+uplinkText("mtu = 9000"), taken, "changed=1")
 	there(file, hand)
+	// In the place of one of the file, to another guest, also when the network is
+	// another one, or again that of before.
+	toOther := func() {
+		t.Helper()
+		there(file, other, hand)
+		if list := strings.Join(strings.Fields(forwards()), " "); !strings.Contains(list, "tcp/"+other+" 10.0.2.98:80 out control") {
+			t.Errorf("the way in is not the one that was added:\n%s", list)
+		}
+	}
+	r.reload(ports+uplinkText("mtu = 9000", "tcp/"+other+guest), taken, "changed=1")
+	forwards("remove", "tcp/"+other)
+	forwards("add", "tcp/"+other+"/10.0.2.98:80")
+	r.reload(ports+uplinkText("mtu = 9100", "tcp/"+other+guest), taken, "replaced=1")
+	toOther()
+	r.reload(ports+uplinkText("mtu = 9200", "tcp/"+other+guest)+"port \"d\" {\n socket = \"/no/such/directory/d\"\n}\n", "ERROR", refused, "/no/such/directory")
+	toOther()
+	forwards("remove", "tcp/"+other)
+	r.reload(ports+uplinkText("mtu = 9000", "tcp/"+other+guest), taken, "replaced=1")
+	there(file, hand) // what was removed of the file is not there again
 	// With the network its ways in go.
 	r.reload(ports, taken, "removed=1")
 	there()

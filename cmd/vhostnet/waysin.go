@@ -144,8 +144,9 @@ func (w *waysIn) clash(list []usernet.Forward) error {
 	return nil
 }
 
-// restore adds again what was added to the network that was there before under the
-// name, and removes what was removed; before is nil, or its ways in after its end.
+// restore removes what was removed of the network that was there before under the
+// name, in whose place another may be, and adds again what was added to it; before is
+// nil, or its ways in after its end. What is possible is there after an error.
 func (w *waysIn) restore(before *waysIn) error {
 	if before == nil {
 		return nil
@@ -153,21 +154,27 @@ func (w *waysIn) restore(before *waysIn) error {
 	before.mu.Lock()
 	added, removed := before.added, before.removed
 	before.mu.Unlock()
-	for _, f := range added {
-		if w == nil {
-			return fmt.Errorf("forward %v was added at run time, and the port is no user-mode network any more; want that removed first", f)
-		}
-		if _, err := w.add(f); err != nil {
-			return fmt.Errorf("what was added at run time would end, want it removed first: %w", err)
-		}
-	}
 	if w == nil {
-		return nil
+		if len(added) == 0 {
+			return nil
+		}
+		return fmt.Errorf("forward %v was added at run time, and the port is no user-mode network any more; want that removed first", added[0])
 	}
+	err := w.leaveOut(removed)
+	for _, f := range added {
+		if _, adding := w.add(f); adding != nil {
+			err = errors.Join(err, fmt.Errorf("what was added at run time would end, want it removed first: %w", adding))
+		}
+	}
+	return err
+}
+
+// leaveOut removes those of the configuration that were removed at run time.
+func (w *waysIn) leaveOut(removed []usernet.Forward) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	gone, err := w.drop(func(f usernet.Forward) bool { return slices.Contains(removed, f) })
-	w.removed = gone
+	w.removed = append(w.removed, gone...)
 	return err
 }
 
