@@ -97,6 +97,10 @@ func (n *Network) checkForward(f Forward) error {
 		return fmt.Errorf("guest %v; an address of %v or %v and a port, such as %v, are needed", f.Guest, n.o.IPv4.Masked(), n.o.IPv6.Masked(), netip.AddrPortFrom(n.o.IPv4.Addr().Next(), 80))
 	case !n.o.IPv4.Contains(f.Guest.Addr()) && !n.o.IPv6.Contains(f.Guest.Addr()) || n.isGateway(f.Guest.Addr()):
 		return fmt.Errorf("guest %v is no guest's address; one of %v or %v is needed", f.Guest, n.o.IPv4.Masked(), n.o.IPv6.Masked())
+	case f.Guest.Addr() == n.o.IPv4.Masked().Addr() || f.Guest.Addr() == n.o.IPv6.Masked().Addr():
+		return fmt.Errorf("guest %v is the network's own address, which no guest has; another one is needed", f.Guest)
+	case n.isBroadcast(f.Guest.Addr()):
+		return fmt.Errorf("guest %v is the address of all in the network; one guest's is needed", f.Guest)
 	}
 	if isUnix {
 		return nil

@@ -164,6 +164,9 @@ func TestForwardRefused(t *testing.T) {
 		{Forward{"tcp", "127.0.0.1:0", netip.AddrPort{}}, "10.0.2.3:80"},
 		{Forward{"tcp", "127.0.0.1:0", netip.MustParseAddrPort("192.0.2.1:80")}, "10.0.2.0/24"},
 		{Forward{"tcp", "127.0.0.1:0", netip.MustParseAddrPort("10.0.2.2:80")}, "no guest's address"},
+		{Forward{"tcp", "127.0.0.1:0", netip.MustParseAddrPort("10.0.2.0:80")}, "the network's own address"},
+		{Forward{"tcp", "127.0.0.1:0", netip.MustParseAddrPort("[fd76:686f:7374::]:80")}, "the network's own address"},
+		{Forward{"udp", "127.0.0.1:0", netip.MustParseAddrPort("10.0.2.255:80")}, "the address of all"},
 		{Forward{"tcp", busy.Addr().String(), guest}, "in use"},
 		{Forward{"tcp", "unix:/nowhere/at/all", guest}, "no such file"},
 	} {
