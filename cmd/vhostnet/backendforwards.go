@@ -73,14 +73,33 @@ func forwardOf(r control.ForwardRequest) (usernet.Forward, error) {
 	if f.Guest, err = netip.ParseAddrPort(r.Guest); err != nil {
 		return f, wrong("guest %q: want an address of the network and a port, such as 10.0.2.15:80", r.Guest)
 	}
-	if path, ok := strings.CutPrefix(r.Listen, unixPrefix); ok && !filepath.IsAbs(path) && !strings.HasPrefix(path, "@") {
+	if path, ok := socketPath(r.Listen); ok && !filepath.IsAbs(path) {
 		return f, wrong("listen %q: want a whole path, such as %s/run/web.sock", r.Listen, unixPrefix)
 	}
-	return f, nil
+	f.Listen, err = wholePath(r.Listen)
+	return f, err
 }
 
 // unixPrefix is before the path of a socket.
 const unixPrefix = "unix:"
+
+// socketPath is the path of a socket at which a way in listens; abstract ones have
+// none.
+func socketPath(listen string) (path string, ok bool) {
+	path, ok = strings.CutPrefix(listen, unixPrefix)
+	return path, ok && !strings.HasPrefix(path, "@")
+}
+
+// wholePath gives the path of a socket its one spelling, by which a way in is found;
+// whoever asks may be in another directory than the daemon.
+func wholePath(listen string) (string, error) {
+	path, ok := socketPath(listen)
+	if !ok {
+		return listen, nil
+	}
+	path, err := filepath.Abs(path)
+	return unixPrefix + path, err
+}
 
 // networkOf is the user-mode network of a port; without a name the only one.
 func (b *backend) networkOf(name string) (string, *waysIn, error) {
@@ -110,6 +129,9 @@ func (b *backend) networkOf(name string) (string, *waysIn, error) {
 
 // RemoveForward ends a way in, by the address at which it listens.
 func (b *backend) RemoveForward(network, listen string) error {
+	if path, ok := socketPath(listen); ok {
+		listen = unixPrefix + filepath.Clean(path)
+	}
 	for _, have := range b.Forwards() {
 		if have.Network != network || have.Listen != listen {
 			continue

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -82,28 +81,13 @@ is one that the host chooses. The socket of a path is made by the daemon.`,
 			if err != nil {
 				return usageError{err}
 			}
-			listen, err := wholePath(f.Listen)
-			if err != nil {
-				return err
-			}
-			added, err := c.AddForward(ctx, control.ForwardRequest{Network: f.Network, Listen: listen, Guest: f.Guest.String(), Port: port})
+			added, err := c.AddForward(ctx, control.ForwardRequest{Network: f.Network, Listen: f.Listen, Guest: f.Guest.String(), Port: port})
 			if err != nil {
 				return err
 			}
 			return printForwards(o, added, []control.Forward{added})
 		},
 	})
-}
-
-// wholePath makes the path of a socket one that the daemon finds, which has another
-// directory.
-func wholePath(listen string) (string, error) {
-	path, ok := strings.CutPrefix(listen, unixPrefix)
-	if !ok || strings.HasPrefix(path, "@") {
-		return listen, nil
-	}
-	path, err := filepath.Abs(path)
-	return unixPrefix + path, err
 }
 
 func newForwardsRemove(out io.Writer) *cobra.Command {

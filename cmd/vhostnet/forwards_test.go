@@ -120,6 +120,36 @@ func TestForwardCommands(t *testing.T) {
 	}
 }
 
+// The path of a way in has one spelling, however the file, a flag, a command or the
+// API wrote it: it is listed, found, refused a second time and removed by that.
+func TestForwardPaths(t *testing.T) {
+	t.Chdir(t.TempDir())
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := func(name string) string { return unixPrefix + filepath.Join(dir, name) }
+	const guest = "/10.0.2.50:80"
+	a := runNetworks(t, "user,forward=tcp/unix:rel.sock"+guest+",forward=tcp/unix:"+dir+"//b/../w.sock"+guest)
+	a.says("forwards", "tcp/"+whole("rel.sock"))
+	a.says("forwards", "tcp/"+whole("w.sock"))
+	a.refuses(exitFailed, "forwards add tcp/unix:./rel.sock"+guest, "remove that one first")
+	added, err := a.AddForward(t.Context(), control.ForwardRequest{Network: "tcp", Listen: unixPrefix + dir + "/./x//y.sock", Guest: "10.0.2.50:80"})
+	if err == nil {
+		t.Errorf("there is no directory x: %+v", added)
+	}
+	added, err = a.AddForward(t.Context(), control.ForwardRequest{Network: "tcp", Listen: unixPrefix + dir + "//./y.sock", Guest: "10.0.2.50:80"})
+	if err != nil || added.Listen != whole("y.sock") {
+		t.Errorf("%+v, %v", added, err)
+	}
+	a.must(a.RemoveForward(t.Context(), "tcp", unixPrefix+dir+"///y.sock"))
+	a.says("forwards remove tcp/" + whole("rel.sock") + " tcp/" + whole("w.sock"))
+	if list, err := a.Forwards(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	a.refuses(exitUsage, "forwards add tcp/unix:"+guest, "/tmp/web.sock")
+}
+
 // The API refuses what the commands would not send, each time with a sentence, and
 // everything goes on.
 func TestForwardRequests(t *testing.T) {

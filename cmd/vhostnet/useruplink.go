@@ -90,10 +90,11 @@ func parseForward(s string) (usernet.Forward, error) {
 	network, rest, _ := strings.Cut(s, "/")
 	at := strings.LastIndexByte(rest, '/')
 	guest, err := netip.ParseAddrPort(rest[at+1:])
-	if at < 1 || err != nil || network != "tcp" && network != "udp" {
+	if at < 1 || rest[:at] == unixPrefix || err != nil || network != "tcp" && network != "udp" {
 		return usernet.Forward{}, fmt.Errorf("forward=%s: want NETWORK/LISTEN/GUEST, such as tcp/127.0.0.1:8080/10.0.2.15:80 or tcp/unix:/tmp/web.sock/10.0.2.15:80", s)
 	}
-	return usernet.Forward{Network: network, Listen: rest[:at], Guest: guest}, nil
+	listen, err := wholePath(rest[:at])
+	return usernet.Forward{Network: network, Listen: listen, Guest: guest}, err
 }
 
 // openUser makes an uplink of kind user.
