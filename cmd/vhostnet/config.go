@@ -97,15 +97,17 @@ func (o *runOptions) parsePorts(c *config) error {
 		}
 		c.ports = append(c.ports, p)
 	}
+	var vms []portSpec
 	for _, s := range o.vms {
 		p, err := parseVM(s)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		c.ports = append(c.ports, p)
+		vms = append(vms, p)
 	}
-	uplinks, err := o.parseUplinks()
+	c.ports = append(c.ports, vms...)
+	uplinks, err := o.parseUplinks(vms)
 	c.ports, errs = append(c.ports, uplinks...), append(errs, err)
 	p, err := o.conventionalPort()
 	if p != nil {
@@ -121,12 +123,11 @@ func (o *runOptions) parsePorts(c *config) error {
 }
 
 // parseUplinks reads those of --uplink; VMs without any have the user-mode
-// network.
-func (o *runOptions) parseUplinks() (list []portSpec, err error) {
+// network of their switch.
+func (o *runOptions) parseUplinks(vms []portSpec) (list []portSpec, err error) {
 	isUplink := func(p portSpec) bool { return p.uplink != nil }
 	if len(o.uplinks) == 0 && len(o.vms) > 0 && !slices.ContainsFunc(o.filePorts, isUplink) {
-		p, err := vmUplink()
-		return []portSpec{p}, err
+		return vmUplinks(vms)
 	}
 	var errs []error
 	for _, s := range o.uplinks {

@@ -114,7 +114,8 @@ protected, mirror and transparent, as above, name=PORT, and those of its kind:
                  are for firmware (see docs/configuration.md)
   tap:NAME       a TAP device, created, which takes CAP_NET_ADMIN, if it is not
                  there; tap:fd:N+M: queues of one that were inherited; queues=N
-  none           none: a --vm has user,host=on where nothing is said
+  none           none: where nothing is said --vm brings user,host=on for each switch
+                 that one of them is on
 
 PATH is a file, or @NAME for an abstract socket, of which the same permissions
 are asked by the credentials of whoever connects, or fd:N for a socket that was

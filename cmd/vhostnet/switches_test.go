@@ -147,3 +147,37 @@ func TestSwitchesOfFiles(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// VMs of --vm on several switches have an uplink on each, with leases of its own; one
+// that cannot be is told as what comes with --vm.
+func TestUplinksOfVMs(t *testing.T) {
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	for _, c := range []struct {
+		args []string
+		want []string // port, switch and leases of each uplink
+	}{
+		{[]string{"--vm", "web", "--vm", "db"}, []string{"internet  leases"}},
+		{[]string{"--vm", "web,switch=a", "--vm", "db"}, []string{"internet a leases"}},
+		{[]string{"--vm", "web,switch=a", "--port", "db=/db,switch=b"}, []string{"internet a leases"}},
+		{[]string{"--vm", "web,switch=a", "--vm", "db,switch=b", "--vm", "x,switch=a"}, []string{"internet-a a a.leases", "internet-b b b.leases"}},
+		{[]string{"--vm", "web,switch=a", "--vm", "db,switch=b", "--uplink", "none"}, nil},
+	} {
+		got, err := parseArgs(t, c.args...)
+		if err != nil {
+			t.Fatal(c.args, err)
+		}
+		var list []string
+		for _, p := range got.ports {
+			if p.uplink != nil {
+				list = append(list, fmt.Sprintf("%s %s %s", p.name, p.network, filepath.Base(p.uplink.user.services.Leases)))
+			}
+		}
+		if !slices.Equal(list, c.want) {
+			t.Errorf("%q: uplinks %q, want %q", c.args, list, c.want)
+		}
+	}
+	_, err := parseArgs(t, "--vm", "web", "--port", "internet=/internet")
+	if err == nil || !hasAll(err.Error(), "comes with --vm", "--uplink none") {
+		t.Errorf("a port of its name: %v", err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,16 +25,42 @@ type userSpec struct {
 	services   usernet.Services
 }
 
-// vmUplink is the uplink of --vm, where nothing else is said: the user-mode
-// network, which keeps leases beside the sockets.
-func vmUplink() (portSpec, error) {
-	p, err := parseUplink("user,host=on")
-	if err != nil {
-		return p, err
+// vmUplinks are the uplinks of --vm, where nothing else is said: for each switch that
+// VMs name a user-mode network, which keeps leases beside the sockets.
+func vmUplinks(vms []portSpec) ([]portSpec, error) {
+	var networks []string
+	for _, p := range vms {
+		if p.network != "" && !slices.Contains(networks, p.network) {
+			networks = append(networks, p.network)
+		}
 	}
+	switch len(networks) {
+	case 0:
+		networks = []string{""}
+		fallthrough
+	case 1:
+		p, err := vmUplink("user,host=on", networks[0], "leases")
+		return []portSpec{p}, err
+	}
+	var list []portSpec
+	var errs []error
+	for _, network := range networks {
+		p, err := vmUplink("user,host=on,name=internet-"+network, network, network+".leases")
+		list, errs = append(list, p), append(errs, err)
+	}
+	return list, errors.Join(errs...)
+}
+
+func vmUplink(s, network, leases string) (portSpec, error) {
+	said := origin{what: "the uplink that comes with --vm (want it otherwise? --uplink user,switch=NAME, or --uplink none)"}
+	p, err := parseUplink(s)
+	if err != nil {
+		return p, said.wrong(err)
+	}
+	p.said, p.network = said, network
 	dir, err := runtimeDir()
-	p.uplink.user.services.Leases = filepath.Join(dir, "leases")
-	return p, p.said.wrong(err)
+	p.uplink.user.services.Leases = filepath.Join(dir, leases)
+	return p, said.wrong(err)
 }
 
 // noUplink says that there is none.
