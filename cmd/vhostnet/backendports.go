@@ -108,7 +108,7 @@ func (b *backend) AddPort(r control.PortRequest) (control.Port, error) {
 	if !portName.MatchString(r.Name) {
 		return control.Port{}, wrong("port %q: want a name of at most 63 letters, digits, '.', '_' and '-'", r.Name)
 	}
-	spec := portSpec{name: r.Name, said: origin{what: "port " + r.Name}}
+	spec := portSpec{name: r.Name, said: origin{what: "port " + r.Name}, atRunTime: true}
 	err := spec.putAt(r.Socket)
 	if err == nil && spec.fd >= 0 {
 		err = errors.New("an inherited socket can be taken at the start only; want a path")

@@ -37,6 +37,8 @@ type portSpec struct {
 	guest   guestOptions
 	switching
 	uplink *uplinkSpec // nil: a VM's port
+
+	atRunTime bool // added by the control API, not by flags or a file
 }
 
 var portName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)

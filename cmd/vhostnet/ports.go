@@ -260,6 +260,17 @@ func (ps *ports) find(name string) *port {
 	return nil
 }
 
+// specs describe all ports, also those that are not open yet.
+func (ps *ports) specs() []portSpec {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	list := make([]portSpec, len(ps.list))
+	for i, p := range ps.list {
+		list[i] = *p.spec()
+	}
+	return list
+}
+
 // use reports whether a port is on a switch, or is about to be.
 func (ps *ports) use(network string) bool {
 	ps.mu.Lock()

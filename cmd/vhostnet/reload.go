@@ -159,8 +159,64 @@ func settingsChanged(old, c config) error {
 	return nil
 }
 
-// follow carries out a plan, or takes back what it has done of it.
+// follow carries out a plan, or takes back what it has done of it. When it returns
+// no worker goes by what was before.
 func (d *daemon) follow(p *plan) error {
+	if err := d.leaveOthers(p); err != nil {
+		return err
+	}
+	err := d.carryOut(p)
+	if len(p.change) > 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), quiesceTimeout)
+		defer cancel()
+		if err := d.group.Quiesce(ctx); err != nil {
+			d.log.Warn("some frames may still go by what ports were told before", "error", err)
+		}
+	}
+	return err
+}
+
+// leaveOthers takes out of a plan those ports that others have put in the place of
+// the configuration's. It refuses one that has other options for such a port.
+func (d *daemon) leaveOthers(p *plan) error {
+	others := func(name string) bool {
+		q := d.ports.find(name)
+		return q != nil && q.spec().atRunTime
+	}
+	var errs []error
+	for _, is := range p.add {
+		if others(is.name) {
+			errs = append(errs, atRunTime(is))
+		}
+	}
+	p.change = slices.DeleteFunc(p.change, func(c portChange) bool {
+		if !others(c.is.name) {
+			return false
+		}
+		if !samePort(c.was, c.is) {
+			errs = append(errs, atRunTime(c.is))
+		}
+		return true
+	})
+	p.remove = slices.DeleteFunc(p.remove, func(was portSpec) bool {
+		if !others(was.name) {
+			return false
+		}
+		if len(errs) == 0 {
+			d.log.Info("the port was added at run time and stays, as the one of the configuration was removed before", "port", was.name)
+		}
+		return true
+	})
+	return errors.Join(errs...)
+}
+
+func atRunTime(is portSpec) error {
+	return is.said.errorf("a port of this name was added at run time; want that removed first (vhostnet ports remove %s), or another name", is.name)
+}
+
+// carryOut is follow, but for workers that are at it.
+func (d *daemon) carryOut(p *plan) error {
+	apart := d.vlanApart(p)
 	if len(p.replaced) > 0 {
 		d.log.Info("these ports are replaced, as their options do not change while they are open: VMs are disconnected and connect again, and connections by a user-mode network end", "ports", strings.Join(p.replaced, " "))
 	}
@@ -173,7 +229,7 @@ func (d *daemon) follow(p *plan) error {
 		return err
 	}
 	for _, c := range p.change {
-		lose, _ := c.parts()
+		lose, _ := c.parts(apart)
 		if err := change(lose); err != nil {
 			return undo.after(err)
 		}
@@ -206,7 +262,7 @@ func (d *daemon) follow(p *plan) error {
 		}
 	}
 	for _, c := range p.change {
-		_, get := c.parts()
+		_, get := c.parts(apart)
 		if err := change(get); err != nil {
 			return undo.after(err)
 		}
@@ -232,10 +288,11 @@ func (u *undoing) after(err error) error {
 	return err
 }
 
-// removeSpec removes a port, and reports whether it did, also when not all of it
-// came to an end; that somebody else removed it is as well.
+// removeSpec removes a port of the configuration, and reports whether it did, also
+// when not all of it came to an end; that somebody else removed it, and perhaps added
+// another one, is as well.
 func (d *daemon) removeSpec(spec portSpec) (gone bool, err error) {
-	if d.ports.find(spec.name) == nil {
+	if p := d.ports.find(spec.name); p == nil || p.spec().atRunTime {
 		return false, nil
 	}
 	err = d.removePort(spec.name)

@@ -60,13 +60,14 @@ func (d *daemon) place(p *port) (sw *vswitch.Switch, info vswitch.PortInfo, err 
 	infos := sw.Ports()
 	at := slices.IndexFunc(infos, func(i vswitch.PortInfo) bool { return i.Options.Name == p.name })
 	if at < 0 {
-		return nil, info, wrong("port %s is being removed", p.name)
+		return nil, info, usageError{fmt.Errorf("port %s is being removed", p.name)}
 	}
 	return sw, infos[at], nil
 }
 
 // joinSwitches gives ports that name no switch the one that there is; of several they
-// have to name one. The first so many ports are there already.
+// have to name one. The first so many ports are there already, and what comes to them
+// from a file is said: its ports were given their switches with all others of the file.
 func joinSwitches(ports []portSpec, there int) []error {
 	var names []string
 	known := ports
@@ -81,6 +82,7 @@ func joinSwitches(ports []portSpec, there int) []error {
 	var errs []error
 	for i := range ports[there:] {
 		switch p := &ports[there+i]; {
+		case there > 0 && !p.atRunTime:
 		case p.network != "" || slices.Contains(names, "") || len(names) == 0:
 		case len(names) == 1:
 			p.network = names[0]
