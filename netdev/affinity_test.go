@@ -21,42 +21,9 @@ func TestClaim61_MoveUnderLoad(t *testing.T) {
 	control := r.adapter.Bind("control")
 	id := r.queueOf("a")
 
-	var stop atomic.Bool
-	moved := make(chan int, 1)
-	go func() {
-		n := 0
-		for ; !stop.Load(); n++ {
-			err := control.SetQueueParameters(id, queues.QueueChange{Flags: queues.AffinityChanged, Affinity: 1 << (n % 3)})
-			if err != nil {
-				t.Error(err)
-				break
-			}
-		}
-		moved <- n
-	}()
-	const frames, batch = 6000, 20
-	for n := 0; n < frames && !t.Failed(); n += batch {
-		var list []vutest.Frame
-		for i := range batch {
-			list = append(list, frame(macB, macA, 60+(n+i)%1400, uint32(n+i)))
-		}
-		r.must(a.Send(0, list...))
-		for i := range batch {
-			got, err := b.Recv(0, patience)
-			r.must(err)
-			if number := binary.BigEndian.Uint32(got.Data[14:]); number != uint32(n+i) {
-				t.Fatalf("frame %d came in the place of %d", number, n+i)
-			}
-		}
-		r.must(a.WaitSent(0))
-	}
-	stop.Store(true)
-	if n := <-moved; n < 10 {
-		t.Errorf("it moved %d times only", n)
-	}
-	if got := r.devices["b"].Snapshot().RxFrames; got != frames || r.drops() != 0 {
-		t.Errorf("%d frames arrived of %d; %s", got, frames, r.counters())
-	}
+	carryWhile(t, r, a, b, 6000, func(n int) error {
+		return control.SetQueueParameters(id, queues.QueueChange{Flags: queues.AffinityChanged, Affinity: 1 << (n % 3)})
+	})
 	for i := range 3 {
 		r.must(control.SetQueueParameters(id, queues.QueueChange{Flags: queues.AffinityChanged, Affinity: 1 << i}))
 		for w, worker := range r.group.Workers() {
@@ -181,4 +148,45 @@ func TestOthersFiltersOnASessionsQueue(t *testing.T) {
 	}
 	a.Disconnect()
 	r.waitFor("the queue to be freed", func() bool { return len(r.adapter.EnumQueues()) == 2 })
+}
+
+// carryWhile sends frames from a to b, of which each has to come and none to
+// overtake another, while change is called again and again, with 0, 1, 2 and so on.
+func carryWhile(t *testing.T, r *rig, a, b *vutest.FrontEnd, frames int, change func(n int) error) {
+	t.Helper()
+	var stop atomic.Bool
+	changed := make(chan int, 1)
+	go func() {
+		n := 0
+		for ; !stop.Load(); n++ {
+			if err := change(n); err != nil {
+				t.Error(err)
+				break
+			}
+		}
+		changed <- n
+	}()
+	const batch = 20
+	for n := 0; n < frames && !t.Failed(); n += batch {
+		var list []vutest.Frame
+		for i := range batch {
+			list = append(list, frame(macB, macA, 60+(n+i)%1400, uint32(n+i)))
+		}
+		r.must(a.Send(0, list...))
+		for i := range batch {
+			got, err := b.Recv(0, patience)
+			r.must(err)
+			if number := binary.BigEndian.Uint32(got.Data[14:]); number != uint32(n+i) {
+				t.Fatalf("frame %d came in the place of %d", number, n+i)
+			}
+		}
+		r.must(a.WaitSent(0))
+	}
+	stop.Store(true)
+	if n := <-changed; n < 10 {
+		t.Errorf("it changed %d times only", n)
+	}
+	if got := r.devices["b"].Snapshot().RxFrames; got != uint64(frames) || r.drops() != 0 {
+		t.Errorf("%d frames arrived of %d; %s", got, frames, r.counters())
+	}
 }
