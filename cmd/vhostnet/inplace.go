@@ -143,6 +143,10 @@ func (d *daemon) changePort(c portChange) error {
 	if d.ports.isLeaving(p) {
 		return nil
 	}
+	if !d.ports.claim(p, c.is.mirror) {
+		return c.is.said.wrong(noMirror(c.is.mirror))
+	}
+	defer d.ports.release(p)
 	if err := d.change(p, c.was, c.is); err != nil {
 		return c.is.said.wrong(err)
 	}
@@ -189,9 +193,13 @@ func (d *daemon) switchOptions(spec portSpec) (vswitch.PortOptions, error) {
 	}
 	to := d.ports.find(spec.mirror)
 	if to == nil || to.vm == nil || d.ports.isLeaving(to) {
-		return vswitch.PortOptions{}, fmt.Errorf("mirror=%s: want a VM's port that is there already", spec.mirror)
+		return vswitch.PortOptions{}, noMirror(spec.mirror)
 	}
 	return spec.options(to.vm.device.Port()), nil
+}
+
+func noMirror(name string) error {
+	return fmt.Errorf("mirror=%s: want a VM's port that is there already", name)
 }
 
 // changeVM changes a VM's port; static addresses last, as they have to be in its

@@ -78,6 +78,7 @@ type port struct {
 	served  chan struct{}      // closed when Serve has returned
 	err     error              // of Serve
 	leaving bool               // it is being removed
+	claims  string             // name of the port that is about to get its copies; "": of none
 
 	changing sync.Mutex // held while it gets other options; before ports.mu
 }
@@ -285,6 +286,24 @@ func (ps *ports) isLeaving(p *port) bool {
 	return p.leaving || ps.closed
 }
 
+// claim lets the port of a name not leave until release, as p is about to be mirrored
+// to it. It reports whether there is such a port that does not leave.
+func (ps *ports) claim(p *port, name string) bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	there := name == "" || slices.ContainsFunc(ps.list, func(q *port) bool { return q.name == name && q.vm != nil && !q.leaving })
+	if there {
+		p.claims = name
+	}
+	return there
+}
+
+func (ps *ports) release(p *port) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p.claims = ""
+}
+
 // leave begins the removal of a port: it is left to the caller, who ends with
 // drop and changes.Done.
 func (ps *ports) leave(name string) (*port, error) {
@@ -300,7 +319,7 @@ func (ps *ports) leave(name string) (*port, error) {
 		return nil, fmt.Errorf("port %s is being removed already", name)
 	}
 	for _, p := range ps.list {
-		if p.spec().mirror == name {
+		if p.spec().mirror == name || p.claims == name {
 			return nil, fmt.Errorf("the frames of port %s are copied to port %s; remove that one first", p.name, name)
 		}
 	}

@@ -221,6 +221,45 @@ func TestChangeOfMirrors(t *testing.T) {
 	r.must(r.removePort("w"))
 }
 
+// A port that others are about to be copied to does not leave, from when the change
+// has looked for it.
+func TestMirrorIsClaimed(t *testing.T) {
+	r := runDaemon(t, "a", "w,sink=on")
+	connect(t, r.path("a"), vutest.Options{})
+	was := *r.ports.find("a").spec()
+	is := was
+	is.mirror, is.mode = "w", worker.Poll
+	held, released := make(chan struct{}), make(chan struct{})
+	changed, let := make(chan error, 1), make(chan error, 1)
+	go func() {
+		let <- r.group.Workers()[0].Do(t.Context(), func(*worker.Context) {
+			close(held)
+			<-released
+		})
+	}()
+	<-held
+	go func() { changed <- r.changePort(portChange{was: was, is: is}) }() // which takes rings from the worker
+	waitFor(t, "the switch to be told", func() bool {
+		return slices.ContainsFunc(r.vswitch.Ports(), func(p vswitch.PortInfo) bool { return p.Options.Mirror != 0 })
+	})
+	if len(changed) > 0 || r.ports.find("a").spec().mirror != "" {
+		t.Error("the change did not wait for the worker")
+	}
+	w, err := r.ports.leave("w")
+	if err == nil || !strings.Contains(err.Error(), "port a are copied to port w") {
+		t.Errorf("a port that another one is about to be copied to leaves: %v", err)
+	}
+	if w != nil {
+		r.ports.drop(w)
+		r.ports.changes.Done()
+	}
+	close(released)
+	r.must(<-let)
+	r.must(<-changed)
+	r.must(r.changePort(portChange{was: is, is: was}))
+	r.must(r.removePort("w"))
+}
+
 // The link of a port that leaves is refused with one status.
 func TestLinkOfALeavingPort(t *testing.T) {
 	a := runAPI(t, "a", "b")
