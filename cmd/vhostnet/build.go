@@ -83,7 +83,7 @@ func (d *daemon) openPorts(specs []portSpec) error {
 			if p.spec().sink != sinks {
 				continue
 			}
-			if err := d.openPort(p); err != nil {
+			if err := d.openPort(p, nil); err != nil {
 				return err
 			}
 		}

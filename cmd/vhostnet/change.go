@@ -12,14 +12,18 @@ import (
 
 // addPort adds a port while the program runs, and serves it. Whatever a user can
 // mend about it is a usageError.
-func (d *daemon) addPort(spec portSpec) (*port, error) {
+func (d *daemon) addPort(spec portSpec) (*port, error) { return d.addPortAfter(spec, nil) }
+
+// addPortAfter is addPort in the place of a port that is gone, whose ways in those
+// before were; nil: it had none.
+func (d *daemon) addPortAfter(spec portSpec, before *waysIn) (*port, error) {
 	added, err := d.ports.reserve(spec)
 	if err != nil {
 		return nil, usageError{err}
 	}
 	defer d.ports.changes.Done()
 	p := added[0]
-	if err := d.openPort(p); err != nil {
+	if err := d.openPort(p, before); err != nil {
 		d.ports.drop(p)
 		return nil, err
 	}
@@ -58,13 +62,13 @@ func (d *daemon) drainPort(p *port) {
 	}
 }
 
-// openPort makes what is behind a reserved port.
-func (d *daemon) openPort(p *port) error {
+// openPort makes what is behind a reserved port, after one with the ways in before.
+func (d *daemon) openPort(p *port, before *waysIn) error {
 	options, err := d.switchOptions(*p.spec())
 	if err != nil {
 		return usageError{fmt.Errorf("port %s: %w", p.name, err)}
 	}
-	behind, err := d.newAttachment(*p.spec(), options)
+	behind, err := d.newAttachment(*p.spec(), options, before)
 	if err != nil {
 		return usageError{err}
 	}
@@ -75,11 +79,11 @@ func (d *daemon) openPort(p *port) error {
 }
 
 // newAttachment makes what is behind a port.
-func (d *daemon) newAttachment(spec portSpec, o vswitch.PortOptions) (attachment, error) {
+func (d *daemon) newAttachment(spec portSpec, o vswitch.PortOptions, before *waysIn) (attachment, error) {
 	if spec.uplink == nil {
 		return d.newVM(spec, o)
 	}
-	u, err := uplinkKinds[spec.uplink.kind].open(d, spec, o)
+	u, err := uplinkKinds[spec.uplink.kind].open(d, spec, o, before)
 	if err != nil {
 		return nil, spec.said.wrong(err)
 	}

@@ -317,3 +317,40 @@ func TestReloadKeepsForwardsByHand(t *testing.T) {
 	there()
 	r.end()
 }
+
+// A way in of the file that was removed by hand does not even listen for an instant
+// when its network is replaced, also when the network of before comes back: somebody
+// else may be there.
+func TestReloadOpensNothingRemoved(t *testing.T) {
+	const taken, guest = "configuration is read anew", "/10.0.2.99:80"
+	control := filepath.Join(t.TempDir(), "control")
+	settings := fmt.Sprintf("control = %q", control)
+	r := startReloader(t, settings, "a")
+	ports, kept, gone := r.text(settings, "a"), freeTCP(t), freeTCP(t)
+	both := func() []string { return []string{"tcp/" + kept + guest, "tcp/" + gone + guest} }
+	r.reload(ports+uplinkText("", both()...), taken, "added=1")
+	if code, _, log := runHere(t.Context(), "forwards", "remove", "tcp/"+gone, "--control", control); code != exitDone {
+		t.Fatal(log)
+	}
+	other, err := net.Listen("tcp", gone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	r.reload(ports+uplinkText("mtu = 9000", both()...), taken, "replaced=1")
+	r.reload(ports+uplinkText("mtu = 9100", both()...)+"port \"d\" {\n socket = \"/no/such/directory/d\"\n}\n", "ERROR", "is not taken", "/no/such/directory")
+	if r.logged("address already in use") != 0 || !listens(kept) {
+		t.Error("the network that comes back is not as it was")
+	}
+	code, out, log := runHere(t.Context(), "forwards", "--control", control)
+	if code != exitDone || !strings.Contains(out, kept) || strings.Contains(out, gone) {
+		t.Errorf("the ways in: %s%s", out, log)
+	}
+	other.Close()
+	r.reload(ports+uplinkText("mtu = 9000", "tcp/"+kept+guest), taken, "changed=1")
+	r.reload(ports+uplinkText("mtu = 9000", both()...), taken, "changed=1")
+	if !listens(gone) {
+		t.Error("the file said it anew, and nobody listens")
+	}
+	r.end()
+}

@@ -239,7 +239,7 @@ func (d *daemon) carryOut(p *plan) error {
 		ways := d.waysIn(spec.name)
 		gone, err := d.removeSpec(spec)
 		if gone {
-			undo.with(func() error { return errors.Join(d.addAgain(spec), d.waysIn(spec.name).restore(ways)) })
+			undo.with(func() error { return errors.Join(d.addAgain(spec, ways), d.waysIn(spec.name).restore(ways)) })
 		}
 		if slices.Contains(p.replaced, spec.name) {
 			before[spec.name] = ways
@@ -249,7 +249,7 @@ func (d *daemon) carryOut(p *plan) error {
 		}
 	}
 	for _, spec := range p.add {
-		opened, err := d.addPort(spec)
+		opened, err := d.addPortAfter(spec, before[spec.name])
 		if err != nil {
 			return undo.after(err)
 		}
@@ -299,12 +299,12 @@ func (d *daemon) removeSpec(spec portSpec) (gone bool, err error) {
 	return d.ports.find(spec.name) == nil, err
 }
 
-// addAgain adds a port again. One of what was inherited is not: its number may be
-// another descriptor's by now.
-func (d *daemon) addAgain(spec portSpec) error {
+// addAgain adds a port again, whose ways in were before. One of what was inherited is
+// not: its number may be another descriptor's by now.
+func (d *daemon) addAgain(spec portSpec, before *waysIn) error {
 	if spec.inherits() {
 		return spec.said.errorf("it is removed, as what is inherited cannot be opened again; it comes back when the program is started again")
 	}
-	_, err := d.addPort(spec)
+	_, err := d.addPortAfter(spec, before)
 	return err
 }

@@ -37,7 +37,7 @@ type uplinkKind struct {
 	option func(u *uplinkSpec, key, value string) (known bool, err error) // of its own
 	keys   []key                                                          // in the file, of its own
 	check  func(u *uplinkSpec) error                                      // all options together
-	open   func(d *daemon, spec portSpec, o vswitch.PortOptions) (attachment, error)
+	open   func(d *daemon, spec portSpec, o vswitch.PortOptions, before *waysIn) (attachment, error)
 }
 
 // uplinkKinds are all of them, by their names.
@@ -204,7 +204,7 @@ func (u *uplink) Drain(ctx context.Context) error { return u.drain(ctx) }
 func (u *uplink) Close(ctx context.Context) error { return u.close(ctx) }
 
 // openTAP makes an uplink of kind tap.
-func (d *daemon) openTAP(spec portSpec, o vswitch.PortOptions) (attachment, error) {
+func (d *daemon) openTAP(spec portSpec, o vswitch.PortOptions, _ *waysIn) (attachment, error) {
 	sw, err := d.switchOf(spec.network)
 	if err != nil {
 		return nil, err

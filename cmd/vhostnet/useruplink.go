@@ -124,22 +124,25 @@ func parseForward(s string) (usernet.Forward, error) {
 	return usernet.Forward{Network: network, Listen: listen, Guest: guest}, err
 }
 
-// openUser makes an uplink of kind user.
-func (d *daemon) openUser(spec portSpec, o vswitch.PortOptions) (attachment, error) {
+// openUser makes an uplink of kind user. Of its forwards those do not listen that were
+// removed at run time of the network before.
+func (d *daemon) openUser(spec portSpec, o vswitch.PortOptions, before *waysIn) (attachment, error) {
 	sw, err := d.switchOf(spec.network)
 	if err != nil {
 		return nil, err
 	}
 	s := spec.uplink.user
 	s.services.Moved = d.movedVM
+	removed := before.removedOf(s.forwards)
+	forwards := slices.DeleteFunc(slices.Clone(s.forwards), func(f usernet.Forward) bool { return slices.Contains(removed, f) })
 	n, err := usernet.New(usernet.Options{
 		Name: spec.name, Switch: sw, Group: d.group, Log: d.log.With("port", spec.name), Mode: spec.mode, Switching: o,
-		MAC: s.mac, IPv4: s.ipv4, IPv6: s.ipv6, MTU: s.mtu, Host: s.host, Services: s.services, Forwards: s.forwards,
+		MAC: s.mac, IPv4: s.ipv4, IPv6: s.ipv6, MTU: s.mtu, Host: s.host, Services: s.services, Forwards: forwards,
 	})
 	if err != nil {
 		return nil, err
 	}
-	ways := &waysIn{n: n}
+	ways := &waysIn{n: n, removed: removed}
 	return &uplink{
 		waysIn: ways,
 		run: func(ctx context.Context) error {

@@ -144,15 +144,15 @@ func (w *waysIn) clash(list []usernet.Forward) error {
 	return nil
 }
 
-// restore removes what was removed of the network that was there before under the
-// name, in whose place another may be, and adds again what was added to it; before is
-// nil, or its ways in after its end. What is possible is there after an error.
+// restore adds again what was added to the network that was there before under the
+// name, in whose place another may be; before is nil, or its ways in after its end. What
+// is possible is there after an error.
 func (w *waysIn) restore(before *waysIn) error {
 	if before == nil {
 		return nil
 	}
 	before.mu.Lock()
-	added, removed := before.added, before.removed
+	added := before.added
 	before.mu.Unlock()
 	if w == nil {
 		if len(added) == 0 {
@@ -160,7 +160,7 @@ func (w *waysIn) restore(before *waysIn) error {
 		}
 		return fmt.Errorf("forward %v was added at run time, and the port is no user-mode network any more; want that removed first", added[0])
 	}
-	err := w.leaveOut(removed)
+	var err error
 	for _, f := range added {
 		if _, adding := w.add(f); adding != nil {
 			err = errors.Join(err, fmt.Errorf("what was added at run time would end, want it removed first: %w", adding))
@@ -169,13 +169,19 @@ func (w *waysIn) restore(before *waysIn) error {
 	return err
 }
 
-// leaveOut removes those of the configuration that were removed at run time.
-func (w *waysIn) leaveOut(removed []usernet.Forward) error {
+// removedOf are those of a configuration that were removed at run time; w may be nil.
+func (w *waysIn) removedOf(list []usernet.Forward) (removed []usernet.Forward) {
+	if w == nil {
+		return nil
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	gone, err := w.drop(func(f usernet.Forward) bool { return slices.Contains(removed, f) })
-	w.removed = append(w.removed, gone...)
-	return err
+	for _, f := range w.removed {
+		if slices.Contains(list, f) {
+			removed = append(removed, f)
+		}
+	}
+	return removed
 }
 
 // waysIn are the ways in of a port, nil: it is no user-mode network.
