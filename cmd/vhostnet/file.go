@@ -206,10 +206,19 @@ func (r *fileReader) readUplink(b *hcl.Block) {
 		p.uplink.tap.device = p.name
 	}
 	r.each(content, what, keys, func(k key, value string, _ hcl.Range) error { return p.uplinkOption(k.option, value) })
-	if err := p.consistentUplink(); err != nil {
-		r.wrong(b.DefRange, what, err)
+	for _, err := range mistakesOf(p.consistentUplink()) {
+		r.wrong(rangeOf(err, content, keys, b.DefRange), what, err)
 	}
 	r.ports = append(r.ports, p)
+}
+
+// rangeOf is where the option is that an error is about; elsewhere: nothing says so.
+func rangeOf(err error, content *hcl.BodyContent, keys []key, elsewhere hcl.Range) hcl.Range {
+	if o, ok := errors.AsType[optionError](err); ok {
+		at := slices.IndexFunc(keys, func(k key) bool { return k.option == o.option })
+		return content.Attributes[keys[at].name].Expr.Range()
+	}
+	return elsewhere
 }
 
 func (r *fileReader) readPort(b *hcl.Block) {

@@ -229,12 +229,14 @@ switch "s" {
 	sameConfig(t, "flags and file", got, want)
 }
 
-// Mistakes in files: place, and parts of the sentence. Several lines are several
-// mistakes of one file.
-var badFiles = []struct {
+// badFile is a file with mistakes: place, and parts of the sentence. Several lines
+// are several mistakes of one file.
+type badFile struct {
 	name, text string
 	want       []string // lines, "LINE:COLUMN|words|words"
-}{
+}
+
+var badFiles = []badFile{
 	{"a.hcl", "worker = 1\nport \"a\" { socket = \"/a\" }", []string{`1:1|"worker"|Did you mean "workers"?`}},
 	{"a.hcl", "port \"a\" {\n  socket = \"/a\"\n  soket_mode = 1\n}", []string{`3:3|"soket_mode"|Did you mean "socket_mode"?`}},
 	{"a.hcl", "prot \"a\" {}\nport \"b\" { socket = \"/a\" }", []string{`1:1|"prot"|Did you mean "port"?`}},
@@ -291,7 +293,7 @@ var badFiles = []struct {
 // ends with code 2; run refuses the file in one line that has them all.
 func TestBadFiles(t *testing.T) {
 	vutest.CheckLeaks(t)
-	for _, c := range badFiles {
+	for _, c := range slices.Concat(badFiles, badNetworks) {
 		path := writeFile(t, c.name, c.text)
 		code, out, log := runHere(ended(), "check", path)
 		lines := strings.Split(strings.TrimSuffix(log, "\n"), "\n")

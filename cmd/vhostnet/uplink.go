@@ -48,7 +48,7 @@ var uplinkKinds = map[string]uplinkKind{
 	},
 	"user": {
 		name: "internet", keys: userKeys, open: (*daemon).openUser,
-		place: (*uplinkSpec).placeUser, option: (*uplinkSpec).userOption, check: func(*uplinkSpec) error { return nil },
+		place: (*uplinkSpec).placeUser, option: (*uplinkSpec).userOption, check: (*uplinkSpec).checkUser,
 	},
 }
 
@@ -123,10 +123,7 @@ func (p *portSpec) uplinkOption(name, value string) error {
 }
 
 func (p *portSpec) consistentUplink() error {
-	if err := uplinkKinds[p.uplink.kind].check(p.uplink); err != nil {
-		return err
-	}
-	return p.switching.consistent()
+	return errors.Join(uplinkKinds[p.uplink.kind].check(p.uplink), p.switching.consistent())
 }
 
 func (u *uplinkSpec) placeTAP(where string) error { return u.tap.place(where) }

@@ -82,6 +82,8 @@ var badFlags = []struct {
 	{"--uplink user,ipv4=fd00::1/64", []string{"--uplink user", "ipv4=fd00::1/64", "10.0.2.2/24"}},
 	{"--uplink user,ipv4=127.0.0.1/24", []string{"--uplink user", "127.0.0.1/24", "station's address"}},
 	{"--uplink user,ipv6=fd00::1/65", []string{"--uplink user", "fd00::1/65", "length of 64"}},
+	{"--uplink user,ipv4=10.0.2.0/24", []string{"--uplink user", "ipv4=10.0.2.0/24", "10.0.2.2/24"}},
+	{"--uplink user,reserve=web/10.9.0.0,ipv4=10.9.0.1/16", []string{"--uplink user", "reserve=web/10.9.0.0", "address of the network 10.9.0.0/16", "10.9.0.2"}},
 	{"--uplink user,mtu=1279", []string{"--uplink user", "mtu=1279", "1280 to 65535"}},
 	{"--uplink user,mac=1", []string{"--uplink user", "mac=1"}},
 	{"--uplink user,forward=tcp", []string{"--uplink user", "forward=tcp", "NETWORK/LISTEN/GUEST"}},

@@ -36,8 +36,9 @@ func (n *userSpec) serviceOption(key, value string) (known bool, err error) {
 		s.NTP = append(s.NTP, a)
 	case "reserve":
 		var r usernet.Reservation
-		r, err = parseReservation(value)
-		s.Reservations = append(s.Reservations, r)
+		if r, err = parseReservation(value); err == nil {
+			s.Reservations = append(s.Reservations, r)
+		}
 	default:
 		return false, nil
 	}
@@ -87,21 +88,42 @@ func parseReservation(s string) (r usernet.Reservation, err error) {
 	}
 	for _, field := range fields[1:] {
 		a, err := netip.ParseAddr(field)
+		var twice bool
 		switch {
 		case err == nil && a.Is4():
-			r.IPv4 = a
+			twice, r.IPv4 = r.IPv4.IsValid(), a
 		case err == nil:
-			r.IPv6 = a
+			twice, r.IPv6 = r.IPv6.IsValid(), a
 		case portName.MatchString(field):
-			r.Hostname = field
+			twice, r.Hostname = r.Hostname != "", field
 		default:
 			return r, wrong
+		}
+		if twice {
+			return r, fmt.Errorf("reserve=%s: %s is a second one of its kind; want one address of IPv4, one of IPv6 and one name at most, and another reserve for more", s, field)
 		}
 	}
 	if len(fields) < 2 {
 		return r, wrong
 	}
 	return r, nil
+}
+
+// reservationText is a reservation as parseReservation reads it.
+func reservationText(r usernet.Reservation) string {
+	words := []string{r.Port}
+	if r.Port == "" {
+		words[0] = net.HardwareAddr(r.MAC[:]).String()
+	}
+	for _, a := range []netip.Addr{r.IPv4, r.IPv6} {
+		if a.IsValid() {
+			words = append(words, a.String())
+		}
+	}
+	if r.Hostname != "" {
+		words = append(words, r.Hostname)
+	}
+	return strings.Join(words, "/")
 }
 
 // absence is how long a VM may be away from its port, as while its VMM is started

@@ -19,7 +19,8 @@ import (
 type userSpec struct {
 	host       bool
 	mac        [6]byte
-	ipv4, ipv6 netip.Prefix
+	ipv4, ipv6 netip.Prefix // invalid: the default
+	unread     bool         // one of them could not be read
 	mtu        int
 	forwards   []usernet.Forward
 	services   usernet.Services
@@ -83,9 +84,9 @@ func (u *uplinkSpec) userOption(key, value string) (known bool, err error) {
 	case "mac":
 		n.mac, err = parseMAC(value)
 	case "ipv4":
-		n.ipv4, err = parseGateway(key, value, usernet.DefaultIPv4)
+		n.ipv4, err = n.gateway(key, value, usernet.DefaultIPv4)
 	case "ipv6":
-		n.ipv6, err = parseGateway(key, value, usernet.DefaultIPv6)
+		n.ipv6, err = n.gateway(key, value, usernet.DefaultIPv6)
 	case "mtu":
 		n.mtu, err = strconv.Atoi(value)
 		if err != nil || n.mtu < 1280 || n.mtu > 65535 {
@@ -93,22 +94,65 @@ func (u *uplinkSpec) userOption(key, value string) (known bool, err error) {
 		}
 	case "forward":
 		var f usernet.Forward
-		f, err = parseForward(value)
-		n.forwards = append(n.forwards, f)
+		if f, err = parseForward(value); err == nil {
+			n.forwards = append(n.forwards, f)
+		}
 	default:
 		return n.serviceOption(key, value)
 	}
 	return true, err
 }
 
-// parseGateway reads the gateway's address with the length of its network's
-// prefix, of the family of example.
-func parseGateway(key, value string, example netip.Prefix) (netip.Prefix, error) {
+// gateway reads the gateway's address with the length of its network's prefix, of
+// the family of example.
+func (n *userSpec) gateway(key, value string, example netip.Prefix) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(value)
 	if err != nil || p.Addr().Is4() != example.Addr().Is4() {
+		n.unread = true
 		return p, fmt.Errorf("%s=%s: want the gateway's address and the length of its network's prefix, such as %v", key, value, example)
 	}
+	if err := usernet.CheckGateway(p); err != nil {
+		n.unread = true
+		return p, fmt.Errorf("%s=%s: %w", key, value, err)
+	}
 	return p, nil
+}
+
+// optionError is what is wrong with an option of an uplink beside others.
+type optionError struct {
+	option string
+	err    error
+}
+
+func (e optionError) Error() string { return e.err.Error() }
+func (e optionError) Unwrap() error { return e.err }
+
+// checkUser looks for what is not of the network.
+func (u *uplinkSpec) checkUser() error {
+	n := &u.user
+	if n.unread {
+		return nil // that is what is wrong
+	}
+	ipv4, ipv6 := n.ipv4, n.ipv6
+	if !ipv4.IsValid() {
+		ipv4 = usernet.DefaultIPv4
+	}
+	if !ipv6.IsValid() {
+		ipv6 = usernet.DefaultIPv6
+	}
+	var errs []error
+	add := func(option, value string, err error) {
+		for _, err := range mistakesOf(err) {
+			errs = append(errs, optionError{option, fmt.Errorf("%s=%s: %w", option, value, err)})
+		}
+	}
+	for _, f := range n.forwards {
+		add("forward", f.Network+"/"+f.Listen+"/"+f.Guest.String(), usernet.CheckForward(f, ipv4, ipv6))
+	}
+	for i, err := range usernet.CheckReservations(n.services.Reservations, ipv4, ipv6) {
+		add("reserve", reservationText(n.services.Reservations[i]), err)
+	}
+	return errors.Join(errs...)
 }
 
 // parseForward reads NETWORK/LISTEN/GUEST. Only LISTEN, which may be the path of

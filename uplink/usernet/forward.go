@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"vhostnet/internal/sys"
+	"vhostnet/uplink/usernet/internal/dhcp"
 )
 
 // Forward is a way in: who connects to Listen on the host reaches Guest.
@@ -60,7 +61,7 @@ type forwards struct {
 // before Run its callers wait. The error says what is wrong with f, or why the
 // host does not let us listen. It may be called at any time, by any goroutine.
 func (n *Network) AddForward(f Forward) error {
-	if err := n.checkForward(f); err != nil {
+	if err := CheckForward(f, n.o.IPv4, n.o.IPv6); err != nil {
 		return fmt.Errorf("usernet: forward %v: %w", f, err)
 	}
 	n.forwards.mu.Lock()
@@ -85,22 +86,25 @@ func (n *Network) AddForward(f Forward) error {
 	return nil
 }
 
-// checkForward says what is wrong with f.
-func (n *Network) checkForward(f Forward) error {
-	isUnix := strings.HasPrefix(f.Listen, unixPrefix)
+// CheckForward says what is wrong with f in the network of a gateway with these
+// addresses; nil: nothing.
+func CheckForward(f Forward, ipv4, ipv6 netip.Prefix) error {
+	isUnix, guest, network := strings.HasPrefix(f.Listen, unixPrefix), f.Guest.Addr(), ipv6
+	if guest.Is4() {
+		network = ipv4
+	}
 	switch {
 	case f.Network != "tcp" && f.Network != "udp":
 		return fmt.Errorf("network %q; tcp or udp is possible", f.Network)
 	case isUnix && f.Network != "tcp":
 		return errors.New("a unix socket carries a stream; tcp is possible")
 	case !f.Guest.IsValid() || f.Guest.Port() == 0:
-		return fmt.Errorf("guest %v; an address of %v or %v and a port, such as %v, are needed", f.Guest, n.o.IPv4.Masked(), n.o.IPv6.Masked(), netip.AddrPortFrom(n.o.IPv4.Addr().Next(), 80))
-	case !n.o.IPv4.Contains(f.Guest.Addr()) && !n.o.IPv6.Contains(f.Guest.Addr()) || n.isGateway(f.Guest.Addr()):
-		return fmt.Errorf("guest %v is no guest's address; one of %v or %v is needed", f.Guest, n.o.IPv4.Masked(), n.o.IPv6.Masked())
-	case f.Guest.Addr() == n.o.IPv4.Masked().Addr() || f.Guest.Addr() == n.o.IPv6.Masked().Addr():
-		return fmt.Errorf("guest %v is the network's own address, which no guest has; another one is needed", f.Guest)
-	case n.isBroadcast(f.Guest.Addr()):
-		return fmt.Errorf("guest %v is the address of all in the network; one guest's is needed", f.Guest)
+		return fmt.Errorf("guest %v; an address of %v or %v and a port, such as %v, are needed", f.Guest, ipv4.Masked(), ipv6.Masked(), netip.AddrPortFrom(ipv4.Addr().Next(), 80))
+	case !network.Contains(guest) || guest == network.Addr():
+		return fmt.Errorf("guest %v is no guest's address; one of %v or %v is needed", f.Guest, ipv4.Masked(), ipv6.Masked())
+	}
+	if err := dhcp.CheckStation(network, guest); err != nil {
+		return fmt.Errorf("guest %v: %w, which no guest has; another one is needed", f.Guest, err)
 	}
 	if isUnix {
 		return nil

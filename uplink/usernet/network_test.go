@@ -28,9 +28,14 @@ func TestNewRefuses(t *testing.T) {
 		{func(o *Options) { o.Switch = nil }, "needed"},
 		{func(o *Options) { o.MAC = [6]byte{1} }, "group"},
 		{func(o *Options) { o.IPv4 = netip.MustParsePrefix("10.0.2.2/31") }, "8 to 30"},
-		{func(o *Options) { o.IPv4 = netip.MustParsePrefix("127.0.0.1/8") }, "IPv4 address"},
+		{func(o *Options) { o.IPv4 = netip.MustParsePrefix("127.0.0.1/8") }, "no station's address"},
 		{func(o *Options) { o.IPv6 = netip.MustParsePrefix("fd00::1/48") }, "64"},
-		{func(o *Options) { o.IPv6 = netip.MustParsePrefix("fe80::1/64") }, "IPv6 address"},
+		{func(o *Options) { o.IPv6 = netip.MustParsePrefix("fe80::1/64") }, "no station's address"},
+		{func(o *Options) { o.IPv4 = netip.MustParsePrefix("10.0.2.0/24") }, "such as 10.0.2.2/24"},
+		{func(o *Options) { o.IPv4 = netip.MustParsePrefix("fd00::1/64") }, "one of IPv4"},
+		{func(o *Options) {
+			o.Services.Reservations = []Reservation{{Port: "a", IPv4: netip.MustParseAddr("10.0.2.2")}}
+		}, "gateway's own"},
 		{func(o *Options) { o.MTU = 1000 }, "1280 to 65535"},
 		{func(o *Options) { o.Limits.Flows = -1 }, "limit Flows"},
 		{func(o *Options) { o.Limits.FlowIdle = -1 }, "FlowIdle"},

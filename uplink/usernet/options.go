@@ -135,20 +135,18 @@ func (o *Options) fill() error {
 	if o.MTU == 0 {
 		o.MTU = DefaultMTU
 	}
-	switch v4, v6 := o.IPv4.Addr(), o.IPv6.Addr(); {
+	switch {
 	case o.MAC[0]&1 != 0:
 		return fmt.Errorf("the gateway's MAC address %x is that of a group; one station's is needed", o.MAC)
-	case !v4.Is4() || !usable(v4) || o.IPv4.Bits() < 8 || o.IPv4.Bits() > 30:
-		return fmt.Errorf("the gateway's IPv4 address %v; a station's address and a prefix length of 8 to 30, such as %v, are needed", o.IPv4, DefaultIPv4)
-	case !v6.Is6() || v6.Is4In6() || !usable(v6) || o.IPv6.Bits() != 64:
-		return fmt.Errorf("the gateway's IPv6 address %v; a station's address and a prefix length of 64, such as %v, are needed", o.IPv6, DefaultIPv6)
+	case !o.IPv4.Addr().Is4() || !o.IPv6.Addr().Is6():
+		return fmt.Errorf("the gateway's addresses %v and %v; one of IPv4 and one of IPv6, such as %v and %v, are needed", o.IPv4, o.IPv6, DefaultIPv4, DefaultIPv6)
 	case o.MTU < minMTU || o.MTU > maxMTU:
 		return fmt.Errorf("an MTU of %d; %d to %d are possible", o.MTU, minMTU, maxMTU)
 	}
+	for _, p := range []netip.Prefix{o.IPv4, o.IPv6} {
+		if err := CheckGateway(p); err != nil {
+			return fmt.Errorf("the gateway's address %v: %w", p, err)
+		}
+	}
 	return o.Limits.fill()
-}
-
-// usable reports whether a gateway can have the address.
-func usable(a netip.Addr) bool {
-	return !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && !a.IsLinkLocalUnicast()
 }

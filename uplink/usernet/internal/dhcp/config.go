@@ -90,21 +90,6 @@ type IPv6 struct {
 	BootServer netip.Addr
 }
 
-// Reservation sets addresses apart for the client with a MAC, at a port, or
-// both. An address may lie outside First to Last.
-type Reservation struct {
-	Port string  // empty: any
-	MAC  [6]byte // zero: any
-
-	IPv4, IPv6 netip.Addr // invalid: given like anybody's
-	Hostname   string     // empty: the name of the port
-}
-
-// Matches reports whether the reservation is for c.
-func (r Reservation) Matches(c Client) bool {
-	return (r.Port == "" || r.Port == c.Port) && (r.MAC == [6]byte{} || r.MAC == c.MAC)
-}
-
 const (
 	defaultLease    = time.Hour
 	minLease        = 2 * time.Minute
@@ -201,25 +186,9 @@ func validateRange(p netip.Prefix, first, last, server netip.Addr) error {
 }
 
 func (c Config) validateReservations() error {
-	taken := map[netip.Addr]bool{}
-	for _, r := range c.Reservations {
-		if r.Port == "" && r.MAC == [6]byte{} {
-			return fmt.Errorf("dhcp: reservation of %v %v: want a port, a MAC or both", r.IPv4, r.IPv6)
-		}
-		if r.Hostname != "" && !isName(r.Hostname) {
-			return fmt.Errorf("dhcp: hostname %q: want letters, digits and hyphens", r.Hostname)
-		}
-		if r.IPv4.IsValid() && (c.IPv4 == nil || !c.IPv4.Prefix.Contains(r.IPv4) || r.IPv4 == c.IPv4.Server) {
-			return fmt.Errorf("dhcp: reserved address %v: want one of the guests' network that is not the server's", r.IPv4)
-		}
-		if r.IPv6.IsValid() && (c.IPv6 == nil || !c.IPv6.Prefix.Contains(r.IPv6)) {
-			return fmt.Errorf("dhcp: reserved address %v: want one of the guests' network", r.IPv6)
-		}
-		for _, a := range []netip.Addr{r.IPv4, r.IPv6} {
-			if a.IsValid() && taken[a] {
-				return fmt.Errorf("dhcp: address %v is reserved twice", a)
-			}
-			taken[a] = true
+	for i, err := range CheckReservations(c.Reservations, c.IPv4, c.IPv6) {
+		if err != nil {
+			return fmt.Errorf("dhcp: reservation %d: %w", i+1, err)
 		}
 	}
 	return nil

@@ -159,9 +159,12 @@ func TestNewRefuses(t *testing.T) {
 		"more than 16384":          func(c *Config) { c.IPv6.Last = netip.MustParseAddr("fd00::1:0:0:0") },
 		"an IPv6 prefix":           func(c *Config) { c.IPv6.Prefix = c.IPv4.Prefix },
 		"want a port, a MAC":       func(c *Config) { c.Reservations = []Reservation{{IPv4: c.IPv4.First}} },
-		"not the server's":         func(c *Config) { c.Reservations = []Reservation{{Port: "a", IPv4: c.IPv4.Server}} },
-		"guests' network":          func(c *Config) { c.Reservations = []Reservation{{Port: "a", IPv6: netip.MustParseAddr("fd01::1")}} },
+		"the gateway's own":        func(c *Config) { c.Reservations = []Reservation{{Port: "a", IPv4: c.IPv4.Server}} },
+		"outside of the network":   func(c *Config) { c.Reservations = []Reservation{{Port: "a", IPv6: netip.MustParseAddr("fd01::1")}} },
 		"hostname":                 func(c *Config) { c.Reservations = []Reservation{{Port: "a", Hostname: "a b"}} },
+		"of the network fd00::/64": func(c *Config) { c.Reservations = []Reservation{{Port: "a", IPv6: c.IPv6.Prefix.Addr()}} },
+		"address of all":           func(c *Config) { c.Reservations = []Reservation{{Port: "a", IPv4: netip.MustParseAddr("10.0.2.255")}} },
+		"of a family":              func(c *Config) { c.Reservations, c.IPv4 = []Reservation{{Port: "a", IPv4: c.IPv4.First}}, nil },
 		"reserved twice": func(c *Config) {
 			c.Reservations = []Reservation{{Port: "a", IPv4: c.IPv4.First}, {Port: "b", IPv4: c.IPv4.First}}
 		},
