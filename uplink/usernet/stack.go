@@ -48,8 +48,12 @@ func (n *Network) configure(s *stack.Stack) error {
 	control := tcpip.CongestionControlOption("cubic")
 	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: sendUsual, Max: bufferMost}
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: bufferMost, Max: bufferMost}
+	// A connection that is over does not wait for packets of its own that are late: a
+	// ring delays none. It would keep its guest's port meanwhile, which the guest may
+	// take again at once, and the Forwarder has no endpoint that its SYN could go to.
+	late := tcpip.TCPTimeWaitTimeoutOption(0)
 	// Without loss RACK retransmits spuriously in this version of the stack.
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &moderate, &control, &send, &receive} {
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &moderate, &control, &send, &receive, &late} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return fmt.Errorf("option %T: %v", o, err)
 		}
