@@ -4,7 +4,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 PKGS    := ./...
 export CGO_ENABLED := 0
 
-.PHONY: help build test unit race fuzz integration doubleread mutants check lint fmt tidy vuln bench conformance bench-dpdk bench-peers bench-net bench-restart demo soak man install clean
+.PHONY: help build test unit race fuzz integration doubleread mutants check lint fmt tidy vuln bench conformance bench-dpdk bench-peers bench-bound bench-net bench-restart demo soak man install clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ bench-dpdk: build ## VM to VM against DPDK's own back-end, with DPDK as front-en
 
 bench-peers: build ## the same, with Open vSwitch with DPDK: five rounds in turn, 64 B and 1518 B (scripts/setup.sh bench)
 	$(GO) run ./bench/dpdk -backend vhostnet,dpdk,ovs -sizes 64,1518 -runs 5
+
+bench-bound: build ## what the machine allows: vhostnet and DPDK's back-end beside one that only takes, copies and gives back
+	$(GO) build -o bin/bare ./bench/bare
+	$(GO) run ./bench/dpdk -backend vhostnet,dpdk,bare,rings -sizes 64,512,1518 -packed=off,on -windows 20 -seconds 0.2
 
 bench-net: build ## a guest's network: vhostnet's user-mode one against slirp, passt and QEMU's TAP
 	$(GO) run ./bench/net

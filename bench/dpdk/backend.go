@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -14,10 +16,12 @@ const (
 	vhostnetBackend = "vhostnet"
 	dpdkBackend     = "dpdk"
 	ovsBackend      = "ovs"
+	bareBackend     = "bare"  // bench/bare: nothing but rings and the copy
+	ringsBackend    = "rings" // the same without the copy
 )
 
 // backends are all of them.
-var backends = []string{vhostnetBackend, dpdkBackend, ovsBackend}
+var backends = []string{vhostnetBackend, dpdkBackend, ovsBackend, bareBackend, ringsBackend}
 
 // back is a running back-end, listening on the rig's two sockets.
 type back struct {
@@ -30,20 +34,26 @@ type back struct {
 	inOrder bool // it offered IN_ORDER and the front-end took it
 }
 
-// startBackEnd starts the named back-end and waits until both sockets are there.
+// startBackEnd starts the back-end, of the binary named behind its name or the usual
+// one, and waits until both sockets are there.
 func (r *rig) startBackEnd(ctx context.Context, name string) (*back, error) {
-	switch name {
+	kind, binary, _ := strings.Cut(name, "=")
+	switch kind {
 	case dpdkBackend:
 		return r.startNetVhost(ctx)
 	case ovsBackend:
 		return r.startOVS(ctx)
+	case bareBackend:
+		return r.startBare(ctx, cmp.Or(binary, r.machine.bare))
+	case ringsBackend:
+		return r.startBare(ctx, cmp.Or(binary, r.machine.bare), "-copy=false")
 	}
-	return r.startVhostnet(ctx)
+	return r.startVhostnet(ctx, cmp.Or(binary, r.machine.vhostnet))
 }
 
 // startVhostnet starts one worker on the back-end's core.
-func (r *rig) startVhostnet(ctx context.Context) (*back, error) {
-	argv := []string{r.machine.vhostnet, "run", "--workers", "1", "--cpus", strconv.Itoa(r.options.backCore)}
+func (r *rig) startVhostnet(ctx context.Context, binary string) (*back, error) {
+	argv := []string{binary, "run", "--workers", "1", "--cpus", strconv.Itoa(r.options.backCore)}
 	for i, name := range []string{"a", "b"} {
 		port := name + "=" + r.sockets[i]
 		if r.options.portOptions != "" {
@@ -58,18 +68,24 @@ func (r *rig) startVhostnet(ctx context.Context) (*back, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &back{
-		process: p,
-		end:     func() error { return p.stop(func() { p.signal(syscall.SIGTERM) }, 5*time.Second) },
-		report: func() {
-			p.signal(syscall.SIGUSR1)
-			time.Sleep(300 * time.Millisecond) // the answer has no end to wait for
-		},
-	}
+	b := &back{process: p, end: p.terminate, report: func() {
+		p.signal(syscall.SIGUSR1)
+		time.Sleep(300 * time.Millisecond) // the answer has no end to wait for
+	}}
 	if r.options.server {
 		return b, nil
 	}
 	return b, r.waitForSockets(ctx, p)
+}
+
+// startBare starts the program that is what a back-end cannot do without.
+func (r *rig) startBare(ctx context.Context, binary string, flags ...string) (*back, error) {
+	argv := append([]string{binary, "-cpu", strconv.Itoa(r.options.backCore)}, flags...)
+	p, err := startProcess("bare", nil, append(argv, r.sockets[:]...)...)
+	if err != nil {
+		return nil, err
+	}
+	return &back{process: p, end: p.terminate, report: func() {}}, r.waitForSockets(ctx, p)
 }
 
 // startNetVhost starts DPDK's own back-end: it forwards one port to the other

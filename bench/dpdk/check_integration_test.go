@@ -27,11 +27,17 @@ func TestClosedLoop(t *testing.T) {
 func buildVhostnet(t *testing.T) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "vhostnet")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "vhostnet/cmd/vhostnet")
-	if text, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building vhostnet: %v\n%s", err, text)
-	}
+	build(t, binary, "vhostnet/cmd/vhostnet")
 	return binary
+}
+
+// build makes the binary of a package.
+func build(t *testing.T, binary, pkg string) {
+	t.Helper()
+	text, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, pkg).CombinedOutput()
+	if err != nil {
+		t.Fatalf("building %s: %v\n%s", pkg, err, text)
+	}
 }
 
 func checkLoop(t *testing.T, binary string, args ...string) {

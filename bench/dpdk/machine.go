@@ -24,6 +24,7 @@ type machine struct {
 	testpmd  string
 	stdbuf   string
 	vhostnet string // empty when it is not asked for
+	bare     string // the same
 	hugeDir  string
 	ovs      ovsPrograms // none when it is not asked for
 }
@@ -48,19 +49,26 @@ func inspectMachine(o options) (machine, error) {
 	if err != nil {
 		need(errors.New("stdbuf was not found: install the package coreutils"))
 	}
-	megabytes := testpmdMegabytes
 	for _, name := range o.backends {
-		switch name {
-		case dpdkBackend:
-			megabytes = max(megabytes, 2*testpmdMegabytes)
+		kind, binary, own := strings.Cut(name, "=")
+		if own {
+			_, err = exec.LookPath(binary)
+			need(err)
+			continue
+		}
+		switch kind {
 		case ovsBackend:
-			megabytes = max(megabytes, testpmdMegabytes+ovsMegabytes)
 			m.ovs, err = findOVS(o.ovs)
 			need(err)
 		case vhostnetBackend:
 			m.vhostnet, err = exec.LookPath(o.vhostnet)
 			if err != nil {
 				need(fmt.Errorf("%s was not found: run make build, or name it with -vhostnet", o.vhostnet))
+			}
+		case bareBackend, ringsBackend:
+			m.bare, err = exec.LookPath(o.bare)
+			if err != nil {
+				need(fmt.Errorf("%s was not found: go build -o bin/bare ./bench/bare, or name it with -bare", o.bare))
 			}
 		}
 	}
@@ -78,11 +86,30 @@ func inspectMachine(o options) (machine, error) {
 	}
 	free, err := os.ReadFile(freePagesFile)
 	need(err)
-	need(checkFreePages(string(free), megabytes))
+	need(checkFreePages(string(free), o.megabytes()))
 	if len(missing) > 0 {
 		return m, fmt.Errorf("this machine lacks what the run needs:\n%w", errors.Join(missing...))
 	}
 	return m, nil
+}
+
+// megabytes is how much the programs that run at the same time take in huge pages.
+func (o *options) megabytes() int {
+	most, sum := 0, 0
+	for _, name := range o.backends {
+		n := testpmdMegabytes // the front-end's
+		switch name {
+		case dpdkBackend:
+			n += testpmdMegabytes
+		case ovsBackend:
+			n += ovsMegabytes
+		}
+		most, sum = max(most, n), sum+n
+	}
+	if o.windows > 0 {
+		return sum
+	}
+	return most
 }
 
 func checkCores(o options) error {

@@ -77,3 +77,23 @@ func TestRemoveStaleSparesTheLiving(t *testing.T) {
 		}
 	}
 }
+
+// TestMegabytes: programs that run at the same time need their memory at the same
+// time.
+func TestMegabytes(t *testing.T) {
+	for args, want := range map[string]int{
+		"-backend vhostnet":                      512,
+		"-backend vhostnet,bare":                 512,
+		"-backend vhostnet,dpdk":                 1024,
+		"-backend ovs,vhostnet":                  1024,
+		"-backend vhostnet,dpdk,bare -windows 1": 2048,
+	} {
+		o, err := parseOptions(strings.Fields(args), io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := o.megabytes(); got != want {
+			t.Errorf("%s: %d MiB, want %d", args, got, want)
+		}
+	}
+}

@@ -1,7 +1,8 @@
 // Command dpdk runs DPDK's virtio-user as the front-end of two virtual NICs and
 // lets a vhost-user back-end forward between them: vhostnet or, for comparison,
-// DPDK's own net_vhost or Open vSwitch with DPDK. It either measures (the default) or checks in a
-// closed loop that no frame is lost or altered (-check). See bench/README.md.
+// DPDK's own net_vhost, Open vSwitch with DPDK, or bench/bare. It either measures
+// (the default) or checks in a closed loop that no frame is lost or altered
+// (-check). See bench/README.md.
 package main
 
 import (

@@ -21,7 +21,8 @@ type measurement struct {
 	FrontWaited float64     `json:"front_waited"` // how long the front-end waited for its core, as a part of Seconds
 	BackWaited  float64     `json:"back_waited"`
 	StartDrops  uint64      `json:"start_drops"`
-	InOrder     bool        `json:"in_order"` // IN_ORDER was negotiated
+	LeftOut     bool        `json:"left_out,omitempty"` // a window that is not to be quoted
+	InOrder     bool        `json:"in_order"`           // IN_ORDER was negotiated
 	Failure     string      `json:"failure,omitempty"`
 }
 
@@ -43,6 +44,13 @@ func (b *bench) measureAll(ctx context.Context, out io.Writer) error {
 	failures := 0
 	labels := labels(b.options.backends)
 	for _, what := range b.options.combinations() {
+		if b.options.windows > 0 {
+			more, ok := b.runWindows(ctx, labels, what)
+			if all = append(all, more...); !ok {
+				failures++
+			}
+			continue
+		}
 		for round := range b.options.runs {
 			order := slices.Clone(labels)
 			if round%2 == 1 {
@@ -106,6 +114,17 @@ func (b *bench) logTails(err error) {
 	}
 }
 
+// runWindows is measureAll's way with -windows: what came before a failure is
+// in the result too.
+func (b *bench) runWindows(ctx context.Context, names []label, what combination) ([]measurement, bool) {
+	all, err := b.measureWindows(ctx, names, what)
+	if err != nil {
+		b.logf("%s: FAILED: %v", what, err)
+		b.logTails(err)
+	}
+	return all, err == nil
+}
+
 // measure makes one run with fresh processes.
 func (b *bench) measure(ctx context.Context, backend string, what combination) (measurement, error) {
 	m := measurement{Combination: what}
@@ -117,27 +136,43 @@ func (b *bench) measure(ctx context.Context, backend string, what combination) (
 	return m, r.finish(err)
 }
 
-// loop sends frames round and takes the difference of two samples.
-func (r *rig) loop(ctx context.Context, m *measurement) error {
+// begin sends frames round.
+func (r *rig) begin(ctx context.Context) error {
 	lines := []string{fmt.Sprintf("set txpkts %d", r.what.Size)}
 	if !r.what.Flood { // unset, the destinations are 02:00:00:00:00:00 and :01, which nobody owns
 		lines = append(lines, "set eth-peer 0 "+macs[1], "set eth-peer 1 "+macs[0])
 	}
 	lines = append(lines, fmt.Sprintf("start tx_first %d", firstShot))
-	t := r.frontEnd
 	if r.back.settled != nil {
 		if err := r.back.settled(ctx); err != nil {
 			return err
 		}
 	}
-	if err := t.commands(ctx, lines...); err != nil {
+	return r.frontEnd.commands(ctx, lines...)
+}
+
+// loop sends frames round and takes the difference of two samples.
+func (r *rig) loop(ctx context.Context, m *measurement) error {
+	if err := r.begin(ctx); err != nil {
 		return err
 	}
 	p, err := r.observe(ctx, settle, r.options.duration)
 	if err != nil {
 		return err
 	}
-	if err := p.checkSize(r.what.Size); err != nil {
+	if err := m.note(p); err != nil {
+		return err
+	}
+	m.InOrder = r.back.inOrder
+	if m.StartDrops, err = r.frontEnd.forwardDropped(ctx); err != nil {
+		return err
+	}
+	return r.frontEnd.commands(ctx, "stop")
+}
+
+// note makes m of what passed.
+func (m *measurement) note(p passage) error {
+	if err := p.checkSize(m.Combination.Size); err != nil {
 		return err
 	}
 	if p.errors > 0 {
@@ -147,9 +182,5 @@ func (r *rig) loop(ctx context.Context, m *measurement) error {
 	m.FrontWaited, m.BackWaited = p.front, p.back
 	m.Mpps = float64(p.frames) / p.seconds / 1e6
 	m.Gbps = float64(p.bytes) * 8 / p.seconds / 1e9
-	m.InOrder = r.back.inOrder
-	if m.StartDrops, err = t.forwardDropped(ctx); err != nil {
-		return err
-	}
-	return t.commands(ctx, "stop")
+	return nil
 }

@@ -24,6 +24,7 @@ type options struct {
 	packed     []bool
 	flood      bool
 	runs       int
+	windows    int           // of each back-end, all of which are there at once; 0: they follow each other
 	patience   int           // repetitions of a measurement that had to share its cores
 	duration   time.Duration // of one measurement, or of one combination's circulation
 	long       time.Duration // check: of the first combination; 0: as the others
@@ -34,6 +35,7 @@ type options struct {
 	server       bool // the front-end makes the sockets and waits there, the back-end connects
 	vhostnet     string
 	vhostnetArgs []string
+	bare         string
 	portOptions  string
 	testpmd      string
 	ovs          string // root of the file tree that Open vSwitch is in
@@ -87,13 +89,15 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	fs.Var((*bareList)(&l.packed), "packed", "ask for packed rings; also -packed=off or -packed=on,off (default off; with -pairwise on,off)")
 	fs.BoolVar(&o.flood, "flood", false, "measure unknown destinations too, in rows of their own")
 	fs.IntVar(&o.runs, "runs", 3, "rounds; the back-ends alternate within a round")
+	fs.IntVar(&o.windows, "windows", 0, "measure in so many short turns of back-ends that are all there at once, each with a front-end, instead of in rounds; -seconds is for a turn then")
 	fs.IntVar(&o.patience, "patience", 2, "how often a measurement is repeated when other programs used its cores")
 	seconds := fs.Float64("seconds", 2, "seconds per measurement, or per combination with -check")
 	long := fs.Float64("long", 0, "with -check: seconds for the first combination")
 	fs.IntVar(&o.frames, "frames", 512, "with -check: frames that circulate per direction")
-	chosen := fs.String("backend", "", "back-ends to run, a list of vhostnet, dpdk and ovs (default vhostnet,dpdk; with -check vhostnet)")
+	chosen := fs.String("backend", "", "back-ends to run, a list of vhostnet, dpdk, ovs, bare (nothing but rings and the copy) and rings (bare without the copy) (default vhostnet,dpdk; with -check vhostnet)")
 	fs.StringVar(&o.format, "o", "table", "output: table or json")
 	fs.StringVar(&o.vhostnet, "vhostnet", "bin/vhostnet", "the vhostnet binary")
+	fs.StringVar(&o.bare, "bare", "bin/bare", "the binary of bench/bare")
 	extra := fs.String("vhostnet-args", "", "further arguments for vhostnet run, separated by spaces")
 	fs.StringVar(&o.portOptions, "port-options", "mode=poll", "options of both vhostnet ports, as in --port NAME=SOCKET,OPTIONS")
 	fs.StringVar(&o.testpmd, "testpmd", "dpdk-testpmd", "the dpdk-testpmd binary")
@@ -199,7 +203,8 @@ func parseSwitches(name, list string) ([]bool, error) {
 
 func (o *options) setBackends(list string) error {
 	for word := range strings.SplitSeq(list, ",") {
-		if !slices.Contains(backends, word) {
+		kind, binary, own := strings.Cut(word, "=")
+		if !slices.Contains(backends, kind) || own && (binary == "" || kind == dpdkBackend || kind == ovsBackend) {
 			return usagef("-backend %s: %q is none of %s", list, word, strings.Join(backends, ", "))
 		}
 		o.backends = append(o.backends, word)
@@ -212,6 +217,8 @@ func (o *options) validate() error {
 	switch {
 	case o.runs < 1:
 		return usagef("-runs %d: at least 1 is needed, 3 for a median worth the name", o.runs)
+	case o.windows < 0 || o.windows > 0 && o.check:
+		return usagef("-windows %d: 0 or more is accepted, and not together with -check", o.windows)
 	case o.patience < 0:
 		return usagef("-patience %d: 0 or more is accepted", o.patience)
 	case o.duration < 100*time.Millisecond || o.duration > time.Hour:

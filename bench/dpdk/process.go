@@ -103,6 +103,11 @@ func (p *process) stop(ask func(), grace time.Duration) error {
 	return fmt.Errorf("%s did not end within %v and was killed", p.name, grace)
 }
 
+// terminate asks the process to end by SIGTERM.
+func (p *process) terminate() error {
+	return p.stop(func() { p.signal(syscall.SIGTERM) }, 5*time.Second)
+}
+
 // signal sends s to the process itself, unless it is gone.
 func (p *process) signal(s syscall.Signal) {
 	if !p.ended() {

@@ -38,6 +38,7 @@ type row struct {
 	Gbps        float64     `json:"gbps"`              // median
 	ToDPDK      float64     `json:"to_dpdk,omitempty"` // ratio to DPDK's back-end: the median of the rounds' own ratios; 0: none
 	ToOVS       float64     `json:"to_ovs,omitempty"`  // the same to Open vSwitch
+	ToBare      float64     `json:"to_bare,omitempty"` // the same to what the machine allows
 }
 
 // summarise makes one row per combination and back-end, in the order of measurement.
@@ -52,7 +53,7 @@ func summarise(names []label, all []measurement) []row {
 		if rates[m.Combination][m.Backend] == nil {
 			rates[m.Combination][m.Backend] = map[int]measurement{}
 		}
-		if m.Failure == "" {
+		if m.Failure == "" && !m.LeftOut {
 			rates[m.Combination][m.Backend][m.Round] = m
 		}
 	}
@@ -62,6 +63,7 @@ func summarise(names []label, all []measurement) []row {
 			r := summariseRounds(rates[what][l.label])
 			r.ToDPDK = ratio(rates[what][l.label], rates[what][reference(names, dpdkBackend)])
 			r.ToOVS = ratio(rates[what][l.label], rates[what][reference(names, ovsBackend)])
+			r.ToBare = ratio(rates[what][l.label], rates[what][reference(names, bareBackend)])
 			r.Combination, r.Backend = what, l.label
 			rows = append(rows, r)
 		}
@@ -122,12 +124,12 @@ func writeReport(out io.Writer, format string, names []label, all []measurement)
 		return e.Encode(map[string]any{"rows": rows, "measurements": all})
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "bytes\tqueues\tmrg\tin order\trings\tway\tback-end\tMpps\tmin\tmax\tGbps\tto dpdk\tto ovs\trounds\t")
+	fmt.Fprintln(w, "bytes\tqueues\tmrg\tin order\trings\tway\tback-end\tMpps\tmin\tmax\tGbps\tto dpdk\tto ovs\tto bare\trounds\t")
 	for _, r := range rows {
 		c := r.Combination
-		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s\t%s\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%s\t%s\t%d\t\n",
+		fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s\t%s\t%s\t%.2f\t%.2f\t%.2f\t%.1f\t%s\t%s\t%s\t%d\t\n",
 			c.Size, c.Queues, onOff(c.Mergeable), onOff(c.InOrder), c.rings(), c.way(), r.Backend,
-			r.Mpps, r.Least, r.Most, r.Gbps, ratioText(r.ToDPDK), ratioText(r.ToOVS), r.Rounds)
+			r.Mpps, r.Least, r.Most, r.Gbps, ratioText(r.ToDPDK), ratioText(r.ToOVS), ratioText(r.ToBare), r.Rounds)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -27,6 +27,9 @@ func TestSummarise(t *testing.T) {
 	all = append(all, rounds("dpdk", small, 20, 20, 40)...) // ratios 0.5, 1.5, 0.5
 	all = append(all, rounds("vhostnet", big, 4, 0, 8)...)
 	all = append(all, rounds("dpdk", big, 2, 2, 0)...) // only round 1 has both: ratio 2
+	disturbed := rounds("vhostnet", big, 100)[0]
+	disturbed.Round, disturbed.LeftOut = 4, true
+	all = append(all, disturbed)
 	want := []row{
 		{Combination: small, Backend: "vhostnet", Rounds: 3, Mpps: 20, Least: 10, Most: 30, Gbps: 10.24, ToDPDK: 0.5},
 		{Combination: small, Backend: "dpdk", Rounds: 3, Mpps: 20, Least: 20, Most: 40, Gbps: 10.24, ToDPDK: 1},

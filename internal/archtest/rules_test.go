@@ -106,6 +106,7 @@ var rules = map[string]rule{
 	},
 
 	// Programs that start ours or its tests, and what runs inside the guests.
+	"bench/bare":              {level: 7, imports: list("sharedmem vhostuser virtio virtqueue worker"), external: list(hclog), syscall: true},
 	"bench/dpdk":              {level: 8, syscall: true},
 	"bench/instructions":      {level: 8},
 	"bench/net":               {level: 10, imports: list("integration"), syscall: true},
