@@ -5,6 +5,7 @@ package virtqueue_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"vhostnet/sharedmem"
@@ -198,5 +199,127 @@ func TestDoubleRead_KilledBehindAFrontEndThatGaveBack(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A process is killed before each store of a push, and a front-end that stands
+// anywhere gives back what looks available there: the first chain of that push,
+// too, behind which others are used already. The driver takes what it sees, and the
+// processes that come next are killed as well, also before the front-end does it.
+// Every head comes back once.
+func TestDoubleRead_KilledAmidAPushBeforeAFrontEndGaveBack(t *testing.T) {
+	for kept, make := range map[string]func(*testing.T, int, virtio.Features) *journaled{"journal": newJournaled, "region": newTracked} {
+		for name, list := range frames {
+			for _, earlier := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, a push before it %t", kept, name, earlier), func(t *testing.T) {
+					a := amidAPush{t: t, list: list, earlier: earlier, make: make}
+					for n := 0; a.killed(n); n++ {
+					}
+					if a.took < 100 {
+						t.Errorf("the front-end gave something back in %d cases", a.took)
+					}
+				})
+			}
+		}
+	}
+}
+
+// amidAPush is the cases of that test with one kind of chains.
+type amidAPush struct {
+	t       *testing.T
+	list    []vqtest.Request
+	earlier bool // there was a push before
+	make    func(*testing.T, int, virtio.Features) *journaled
+	took    int // cases in which the front-end gave something back
+}
+
+// killed is the cases of a process that is killed at its n-th store, and reports
+// whether it got so far.
+func (a *amidAPush) killed(n int) (killed bool) {
+	const size, apart = 13, 4
+	for at := range 2 * size {
+		for _, once := range []bool{false, true} {
+			_, killed = a.round(size, at, once, n, -1)
+		}
+	}
+	for _, once := range []bool{false, true} { // where the push began
+		for late, again := n%apart, true; again; late += apart {
+			again, _ = a.round(size, -1, once, n, late)
+		}
+	}
+	return killed
+}
+
+// round is one case: a front-end at a position, or where the push began, that gives
+// back before the next process begins, or behind its store late.
+func (a *amidAPush) round(size, at int, once bool, n, late int) (again, killed bool) {
+	a.t.Helper()
+	j := a.make(a.t, size, virtio.EventIdx)
+	defer j.Close()
+	from, killed := j.killedAmidAPush(size, a.list, a.earlier, n)
+	if at < 0 {
+		at = from
+	}
+	s := j.staleAt(size, at, once)
+	if late >= 0 {
+		again = killedAt(late, func() { j.beginAfter(s) })
+	}
+	if s.drop() > 0 {
+		a.took++
+	}
+	j.resumeBehind(s, n+at+late, fmt.Sprintf("killed at store %d, and %d, a front-end at %d, one chain only %t", n, late, at, once))
+	return again, killed
+}
+
+// killedAmidAPush is a process that is killed at the n-th store of a push, and where
+// that began. The push before it was of other chains at other slots.
+func (j *journaled) killedAmidAPush(size int, list []vqtest.Request, earlier bool, n int) (from int, killed bool) {
+	j.t.Helper()
+	const given = 5
+	j.post(9, vqtest.Request{In: []int{100}}) // the laps meet amid what follows
+	j.serve()
+	if earlier {
+		for _, slots := range []int{4, 2, 3} {
+			j.post(1, vqtest.Request{In: slices.Repeat([]int{100}, slots)})
+		}
+		j.serve()
+	}
+	from = j.stands(size)
+	for i := range given {
+		j.post(1, list[i%len(list)])
+	}
+	chains := popAll(j.t, j.Queue, given)
+	return from, killedAt(n, func() { pushAll(j.Queue, chains) })
+}
+
+// resumeBehind is resume behind a front-end that has given chains back: the driver
+// takes them before, and sends as many as there is room for.
+func (j *journaled) resumeBehind(s *stale, n int, when string) {
+	j.t.Helper()
+	const apart = 11
+	if n%2 == 0 && j.reap() > 0 {
+		j.fill()
+	}
+	for again := n % apart; killedAt(again, func() { j.beginAfter(s) }); again += apart {
+	}
+	j.serve()
+	if len(j.posted) != 0 {
+		j.t.Fatalf("%s: %d heads did not come back", when, len(j.posted))
+	}
+	j.post(1, vqtest.Request{In: []int{100}})
+	if got := j.serve(); got != 1 {
+		j.t.Fatalf("%s: afterwards %d of 1 head came back", when, got)
+	}
+}
+
+// fill gives the device as many chains of one slot as there is room for.
+func (j *journaled) fill() {
+	for {
+		head, err := j.Driver.Add(frames["one slot"][0])
+		if err != nil {
+			j.Driver.Publish()
+			return
+		}
+		j.posted[head] = true
 	}
 }

@@ -29,9 +29,34 @@ import "slices"
 // was sent without a link, and what lies in the ring cannot be moved without a
 // moment in which a kill would lose it.
 //
+// The position can be that of the first chain of a push that the device was killed
+// in, too. Then the driver sees that one, which the front-end has used, and those
+// behind it that the device had used, up to the first that is still available. What
+// was to be pushed from there on lies in the ring as the driver made it, so that is
+// where the next device goes on, and it serves those chains once more. Nothing is
+// written for it. If none is available, that push was over, or is now.
+//
 // If the used slots begin where the ring stands, the driver sees them at once and
 // may have made them available again, as those of its next lap. Then nothing is
 // written, and the ring goes on behind them.
+
+// behind is where p stands, whose device was killed when it pushed chains of so
+// many slots from one position to another, and whose first one is not available
+// any more: at the first of the others that is, or, if there is none, behind them.
+// Of an inflight region, either of these two may say less than is true.
+func (p *packed) behind(from, to uint32, chains []uint32) uint32 {
+	pos := from
+	for i, slots := range chains {
+		if i > 0 && p.available(pos) {
+			return pos
+		}
+		pos = p.add(pos, slots)
+	}
+	if p.sub(to, from) > p.sub(pos, from) {
+		return to
+	}
+	return pos
+}
 
 // overtaken is the chains between where p stands, as recovered, and base, where
 // the front-end stands, if it has given chains back there: they are for

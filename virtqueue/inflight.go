@@ -30,8 +30,8 @@ import (
 // therefore enters its chains, gives them back to the list in the order opposite
 // to that in which they got their entries, and only then writes the used
 // descriptors. The list is so at every push what it was at the start: entry i
-// leads to i+1. What the push before has left open is settled first: between
-// two pushes the region is one that a kill behind the first slot would leave.
+// leads to i+1. Once the driver can see the push there is nothing in flight and one
+// position, as in a region that nobody writes to.
 //
 // A region of which chains are in flight is taken over by laying those out in
 // the ring anew, from the position on and in the order in which they were taken,
@@ -42,6 +42,10 @@ import (
 // The one thing that the format cannot tell is a push of as many slots as the
 // ring has, of which the index is the same afterwards. The wrap counters do,
 // and they are looked at here.
+//
+// Chains of a push that was made here are not laid out anew if the first one's slot
+// is not available any more: the driver has seen the push, or a front-end has used
+// that slot (givenback.go), and what has not come back is in the ring as it was.
 //
 // # Which driver's it is
 //
@@ -148,9 +152,14 @@ func (f *Inflight) recover(p *packed) error {
 	if err != nil {
 		return err
 	}
-	is, err := g.place(p)
+	is, was, err := g.place(p)
 	if err != nil {
 		return err
+	}
+	if is.ours && !p.available(p.positionOf(was.pos)) {
+		if err := g.leftOf(p, &is, was); err != nil {
+			return err
+		}
 	}
 	free, err := g.list(is.free)
 	if err != nil {
@@ -168,17 +177,50 @@ func (f *Inflight) recover(p *packed) error {
 	}
 	p.nextUsed = p.positionOf(is.pos)
 	p.nextAvail = p.nextUsed
-	pos := p.nextUsed
-	for _, chain := range flights {
-		for i, e := range chain.entries {
-			g.layOut(p, pos, e, i+1 < len(chain.entries))
-			pos = p.add(pos, 1)
-		}
-	}
+	g.layOutAll(p, flights)
 	for _, chain := range slices.Backward(flights) {
 		g.land(chain.entries[0])
 	}
 	return nil
+}
+
+// leftOf makes is the place behind a push of this back-end from was, of which the
+// first chain is not available any more: that of the first one that is. None is to
+// be laid out: those that have not come back are in the ring as they were.
+func (g region) leftOf(p *packed, is *place, was place) error {
+	free, err := g.list(was.free)
+	if err != nil {
+		return err
+	}
+	flights, err := g.flights(p, free)
+	if err != nil {
+		return err
+	}
+	chains := make([]uint32, len(flights))
+	for i, f := range flights {
+		chains[i] = uint32(len(f.entries))
+	}
+	is.pos = p.offWrap(p.behind(p.positionOf(was.pos), p.positionOf(is.pos), chains))
+	// The place of before says which chains were of the push, until this one counts.
+	is.free = 0
+	g.storeUsed(is.pos, was.pos, true)
+	return nil
+}
+
+// layOutAll makes chains available from where p stands on, the last slot first: if
+// a front-end uses the first one amid that, those behind it that are used already
+// are still the first ones.
+func (g region) layOutAll(p *packed, flights []flight) {
+	pos := p.nextUsed
+	for _, chain := range flights {
+		pos = p.add(pos, uint32(len(chain.entries)))
+	}
+	for _, chain := range slices.Backward(flights) {
+		for i, e := range slices.Backward(chain.entries) {
+			pos = p.sub(pos, 1)
+			g.layOut(p, pos, e, i+1 < len(chain.entries))
+		}
+	}
 }
 
 // layOut makes the descriptor in entry e available at pos.
@@ -193,11 +235,12 @@ func (g region) layOut(p *packed, pos, e uint32, more bool) {
 }
 
 // begin makes f the region of p, which stands where it is to go on, with nothing
-// in flight. One that says so already says it at every moment.
-func (f *Inflight) begin(p *packed) {
+// in flight. One that says so already, or has told where, does at every moment.
+func (f *Inflight) begin(p *packed, told bool) {
 	g, pos := f.region(), p.offWrap(p.nextUsed)
-	is, err := g.place(p)
-	if err == nil && is.pos == pos {
+	is, _, err := g.place(p)
+	if err == nil && (told || is.pos == pos) {
+		is.pos = pos
 		g.settle(is)
 	} else {
 		is.ours = false
@@ -235,10 +278,6 @@ func (f *Inflight) Forget(told State) {
 func (k *keep) track(p *packed, t *taker, used []Used, slots uint32) {
 	defer k.cutShort(t.mem)
 	g, from, to := k.region, p.offWrap(p.nextUsed), p.offWrap(p.add(p.nextUsed, slots))
-	for i := range k.entered {
-		g.land(i)
-	}
-	g.settle(place{0, from, true})
 	e, pos := uint32(0), p.nextUsed
 	for i := range used {
 		n := t.oldest(i).slots()
@@ -251,7 +290,15 @@ func (k *keep) track(p *packed, t *taker, used []Used, slots uint32) {
 	g.storeHeads(uint16(slots), uint16(slots)) // taken
 	g.storeHeads(0, uint16(slots))             // and given back,
 	g.storeUsed(to, from, true)                // if the driver can see it
-	k.entered = slots
+}
+
+// landed follows the push of chains in so many slots, behind which p stands.
+func (k *keep) landed(p *packed, t *taker, slots uint32) {
+	defer k.cutShort(t.mem)
+	for i := slots; i > 0; i-- { // those that are left begin where the push did
+		k.region.land(i - 1)
+	}
+	k.region.settle(place{0, p.offWrap(p.nextUsed), true})
 }
 
 // enter copies the descriptor at pos into entry e. What is read decides nothing:

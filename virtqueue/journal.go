@@ -23,17 +23,19 @@ import (
 //
 //  1. one entry per chain: its id, slots and length;
 //  2. the word of the push: how many chains, from which position to which;
-//  3. the used descriptors, the first one's flags last, by which the driver
-//     sees all of them (packed.push).
+//  3. the used descriptors, in the order of the chains, and the first one's flags
+//     last, by which the driver sees all of them (packed.push);
+//  4. the word of no push: no chains, and where the ring stands.
 //
-// Killed before 2, the push has not begun: the next device finds the word of the
-// one before, whose slots are written, and takes the chains again. Killed in 3,
-// some slots are used descriptors already, and their chains' lengths are gone
-// from memory: the push cannot be taken back, so the next device completes it
-// from the entries. Whether it is to be completed is what the first slot says:
-// it is still available where the push began, or it is not. The driver cannot
-// have made it look so again: that takes two laps, and somebody to serve them.
-// What a front-end may have done to the ring meanwhile is told in givenback.go.
+// Killed before 2, the push has not begun: the next device takes the chains again.
+// Killed in 3, some slots are used descriptors already, and their chains' lengths
+// are gone from memory: the push cannot be taken back, so the next device completes
+// it from the entries. Whether it is to be completed is what the first slot says:
+// it is still available where the push began, or it is not. The driver cannot have
+// made it look so again: that takes two laps, and somebody to serve them. A
+// front-end can be that somebody, so a push that is over is no longer asked about;
+// and it can have used the first slot. What else it may have done to the ring is
+// told in givenback.go.
 //
 // # Which ring it is
 //
@@ -88,10 +90,9 @@ type keep struct {
 	memory sharedmem.Block // of the journal
 	mark   uint32          // in the device's event suppression area; never 0 with either
 
-	tracks  bool // the rest is there, and no journal
-	region  region
-	entered uint32         // entries of the chains that were pushed last
-	file    *sharedmem.Map // of region
+	tracks bool // the rest is there, and no journal
+	region region
+	file   *sharedmem.Map // of region
 }
 
 // pushed is the word of a push.
@@ -148,13 +149,22 @@ func (j *Journal) recover(p *packed, t *taker) (found bool, err error) {
 		return false, fmt.Errorf("%w: %#x in the device's event suppression area", errNewDriver, word)
 	}
 	from, to := p.positionOf(at.from), p.positionOf(at.to)
-	if at.chains == 0 || !p.available(from) {
+	if at.chains == 0 {
 		p.nextAvail, p.nextUsed = to, to
-		return true, nil // and the entries may be those of a push that had not begun
+		return true, nil
 	}
 	used, slots := j.entries(t, int(at.chains))
 	if slots > p.size || p.add(from, slots) != to {
 		return false, fmt.Errorf("%w: %d chains of %d slots from %#x to %#x", errJournal, at.chains, slots, at.from, at.to)
+	}
+	chains := make([]uint32, len(used))
+	for i := range chains {
+		chains[i] = t.oldest(i).slots()
+	}
+	if !p.available(from) {
+		to = p.behind(from, to, chains)
+		p.nextAvail, p.nextUsed = to, to
+		return true, nil
 	}
 	p.nextAvail, p.nextUsed, p.slots = to, from, slots
 	t.last = t.first + uint32(len(used))
@@ -189,12 +199,12 @@ func (p *packed) leftBy(mark uint16, word uint32) bool {
 func (j *Journal) Forget() { j.Memory.Store64(journalMagicAt, 0) }
 
 // begin makes j the journal of p, which stands where it is to go on. One that
-// says so already keeps its mark, so that a ring that gets another Queue is at no
-// moment without.
-func (j *Journal) begin(p *packed) {
+// says so already, or has told where, keeps its mark, so that a ring that gets
+// another Queue is at no moment without.
+func (j *Journal) begin(p *packed, told bool) {
 	pos := p.offWrap(p.nextUsed)
 	now := pushed{from: pos, to: pos}
-	if at, found, _ := j.holds(p); found && at.to == pos {
+	if at, found, _ := j.holds(p); found && (told || at.to == pos) {
 		now.mark = at.mark
 		j.Memory.Store64(journalPushAt, now.word())
 	} else {
@@ -221,12 +231,12 @@ func (q *Queue) openKept() error {
 	}
 	switch {
 	case f != nil:
-		f.begin(p)
+		f.begin(p, q.recovered)
 		if j != nil {
 			j.Forget() // or it would be believed when there is no region any more
 		}
 	case j != nil:
-		j.begin(p)
+		j.begin(p, q.recovered)
 	}
 	q.giveBack(left)
 	if q.recovered && q.dirty != nil {
@@ -289,4 +299,14 @@ func (k *keep) note(p *packed, t *taker, used []Used, slots uint32) {
 	}
 	at := pushed{p.offWrap(p.nextUsed), p.offWrap(p.add(p.nextUsed, slots)), uint16(len(used)), uint16(k.mark)}
 	k.memory.Store64(journalPushAt, at.word())
+}
+
+// over writes down that the push of so many slots, behind which p stands, is over.
+func (k *keep) over(p *packed, t *taker, slots uint32) {
+	if k.tracks {
+		k.landed(p, t, slots)
+		return
+	}
+	pos := p.offWrap(p.nextUsed)
+	k.memory.Store64(journalPushAt, pushed{from: pos, to: pos, mark: uint16(k.mark)}.word())
 }

@@ -260,6 +260,9 @@ func (p *packed) push(t *taker, used []Used, slots uint32, read bool) {
 	p.ring.StoreRelease32(descSize*slot+packedIDFlags, usedWord(first, wrap))
 	p.nextUsed = p.add(p.nextUsed, slots)
 	p.slots -= slots
+	if p.keep.mark != 0 {
+		p.keep.over(p, t, slots)
+	}
 }
 
 // writeRun writes used descriptors of chains that have one slot each into as

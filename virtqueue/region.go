@@ -43,31 +43,32 @@ type place struct {
 	ours bool   // the region has the sign
 }
 
-// place reads both, as they are to be understood after a kill. It reports
-// errNewDriver when they are of another driver than the ring.
-func (g region) place(p *packed) (is place, err error) {
+// place reads both, as they are to be understood after a kill: is, which is that
+// of before when the push that is under way is taken back, and that of before. It
+// reports errNewDriver when they are of another driver than the ring.
+func (g region) place(p *packed) (is, before place, err error) {
 	if f, v := g.Load64(regionFeatures), g.Load16(regionVersion); f != 0 || v != regionVersion1 {
-		return is, fmt.Errorf("%w: it has version %d and features %#x, version %d without any can be read", errInflight, v, f, regionVersion1)
+		return is, before, fmt.Errorf("%w: it has version %d and features %#x, version %d without any can be read", errInflight, v, f, regionVersion1)
 	}
 	heads, used := g.Load32(regionHeads), g.Load64(regionUsed)
 	ours := uint16(used>>48) == signOf(used)
 	if word := p.device.Load32(0); ours && !p.leftBy(regionMark, word) {
-		return is, fmt.Errorf("%w: %#x in the device's event suppression area", errNewDriver, word)
+		return is, before, fmt.Errorf("%w: %#x in the device's event suppression area", errNewDriver, word)
 	}
-	now, before := place{uint16(heads), 0, ours}, place{uint16(heads >> 16), 0, ours}
+	is, before = place{uint16(heads), 0, ours}, place{uint16(heads >> 16), 0, ours}
 	for _, half := range []struct {
 		to          *uint16
 		index, wrap uint64
-	}{{&now.pos, used & 0xffff, used >> 32 & 0xff}, {&before.pos, used >> 16 & 0xffff, used >> 40 & 0xff}} {
+	}{{&is.pos, used & 0xffff, used >> 32 & 0xff}, {&before.pos, used >> 16 & 0xffff, used >> 40 & 0xff}} {
 		if half.index >= uint64(p.size) || half.wrap > 1 {
-			return is, fmt.Errorf("%w: used index %d with wrap counter %d of a ring of %d entries", errInflight, half.index, half.wrap, p.size)
+			return is, before, fmt.Errorf("%w: used index %d with wrap counter %d of a ring of %d entries", errInflight, half.index, half.wrap, p.size)
 		}
 		*half.to = uint16(half.index | half.wrap<<15)
 	}
-	if now.pos == before.pos || p.available(p.positionOf(before.pos)) {
-		return before, nil // a push that nobody has seen is taken back
+	if is.pos == before.pos || p.available(p.positionOf(before.pos)) {
+		return before, before, nil // a push that nobody has seen is taken back
 	}
-	return now, nil
+	return is, before, nil
 }
 
 // storeHeads writes the heads of the list.
