@@ -17,7 +17,12 @@ const (
 	EventDMAStopped   = "dma-stopped" // NDIS: DmaStopped, once for each FREE_QUEUE
 	EventRingBroken   = "ring-broken"
 	EventAdapterState = "adapter-state"
-	EventLost         = "lost" // the subscriber was too slow for Count events before the next one
+
+	EventForwardAdded   = "forward-added"   // it listens
+	EventForwardRemoved = "forward-removed" // it does not any more; its network may have gone
+	EventForwardFailed  = "forward-failed"  // the host does not let it listen; nothing has changed
+
+	EventLost = "lost" // the subscriber was too slow for Count events before the next one
 )
 
 // Event is something that has happened.
@@ -29,8 +34,12 @@ type Event struct {
 	Queue uint16    `json:"queue,omitempty"`
 	State string    `json:"state,omitempty"` // of a queue, the adapter or a link
 	Ring  *int      `json:"ring,omitempty"`
-	Error string    `json:"error,omitempty"` // of EventRingBroken
+	Error string    `json:"error,omitempty"` // of EventRingBroken and EventForwardFailed
 	Count uint64    `json:"count,omitempty"` // of EventLost
+
+	// Forward is the way into the user-mode network at Port that has come, gone or
+	// failed.
+	Forward *Forward `json:"forward,omitempty"`
 }
 
 // eventRoom is how many events wait for a subscriber.

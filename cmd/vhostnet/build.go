@@ -97,6 +97,7 @@ func (d *daemon) announce() {
 	d.log.Info("starting", "version", version(), "ports", len(list), "workers", d.c.workers)
 	for _, p := range list {
 		d.announcePort(*p.spec())
+		waysInBehind(p).begin()
 	}
 }
 

@@ -30,6 +30,7 @@ func (d *daemon) addPortAfter(spec portSpec, before *waysIn) (*port, error) {
 	d.guests.giveWay(*p.spec(), p.spec().has)
 	d.announcePort(*p.spec())
 	d.hub.Publish(control.Event{Kind: control.EventPortAdded, Port: p.name})
+	waysInBehind(p).begin()
 	return p, nil
 }
 
@@ -49,6 +50,7 @@ func (d *daemon) removePort(name string) error {
 	d.ports.end(p)
 	err = errors.Join(d.freeManual(p), closeSoon(p.behind))
 	d.log.Info("port is removed", "port", name)
+	waysInBehind(p).end()
 	d.hub.Publish(control.Event{Kind: control.EventPortRemoved, Port: name})
 	return err
 }

@@ -113,9 +113,10 @@ func newEventsCommand(out io.Writer) *cobra.Command {
 		short: "Tell events as they happen",
 		long: `Tell what happens in a running daemon, as it happens, until SIGINT: ports that are
 added and removed, front-ends that come and go, links, states of queues, the end
-of writing for a queue that is freed (dma-stopped), broken rings. Whoever reads
-too slowly is told how many events it has missed. What happens after the heading
-has come is told.`,
+of writing for a queue that is freed (dma-stopped), broken rings, ways into a
+user-mode network that are added and removed, or that the host does not let
+listen (forward-failed). Whoever reads too slowly is told how many events it has
+missed. What happens after the heading has come is told.`,
 		example: `  vhostnet events
   vhostnet events --port web -o json`,
 		stream: true,
@@ -137,7 +138,7 @@ has come is told.`,
 }
 
 // eventLine is a line of the table of events, which has no end to align by.
-const eventLine = "%-12s %-14s %-16s %-6s %-12s %s\n"
+const eventLine = "%-12s %-15s %-16s %-6s %-12s %s\n"
 
 // tell prints events until ctx ends, or count of them.
 func (o *ctl) tell(ctx context.Context, stream *control.EventStream, count int) error {
@@ -173,6 +174,9 @@ func (o *ctl) tellOne(e control.Event) error {
 	}
 	if e.Ring != nil {
 		note = fmt.Sprintf("ring %d: %s", *e.Ring, e.Error)
+	}
+	if f := e.Forward; f != nil {
+		note = strings.TrimSuffix(fmt.Sprintf("%s/%s/%s: %s", f.Network, f.Listen, f.Guest, e.Error), ": ")
 	}
 	if e.Count != 0 {
 		note = fmt.Sprintf("%d events were missed", e.Count)

@@ -179,14 +179,16 @@ func (d *daemon) openUser(spec portSpec, o vswitch.PortOptions, before *waysIn) 
 	s.services.Moved = d.movedVM
 	removed := before.removedOf(s.forwards)
 	forwards := slices.DeleteFunc(slices.Clone(s.forwards), func(f usernet.Forward) bool { return slices.Contains(removed, f) })
-	n, err := usernet.New(usernet.Options{
+	ways := &waysIn{port: spec.name, publish: d.hub.Publish, removed: removed}
+	ways.n, err = usernet.New(usernet.Options{
 		Name: spec.name, Switch: sw, Group: d.group, Log: d.log.With("port", spec.name), Mode: spec.mode, Switching: o,
 		MAC: s.mac, IPv4: s.ipv4, IPv6: s.ipv6, MTU: s.mtu, Host: s.host, Services: s.services, Forwards: forwards,
 	})
 	if err != nil {
+		ways.tellFailed(err, false)
 		return nil, err
 	}
-	ways := &waysIn{n: n, removed: removed}
+	n := ways.n
 	return &uplink{
 		waysIn: ways,
 		run: func(ctx context.Context) error {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"vhostnet/control"
 	"vhostnet/uplink/usernet"
 )
 
@@ -13,11 +14,15 @@ import (
 // those that were added at run time. A new configuration is compared with the one
 // before, so that what was added stays, and what was removed is not there again.
 type waysIn struct {
-	n *usernet.Network
+	n       *usernet.Network
+	port    string              // its name
+	publish func(control.Event) // tells who listens to events
 
 	mu      sync.Mutex        // held while any come or go
 	added   []usernet.Forward // at run time, by the address at which they listen
 	removed []usernet.Forward // of the configuration, at run time
+	begun   bool              // its port was told, so ways in are
+	told    []control.Forward // that listen
 }
 
 // wayIn is a forward, and who wanted it.
@@ -46,16 +51,34 @@ func (w *waysIn) find(network, address string) int {
 func (w *waysIn) add(f usernet.Forward) (wayIn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.open(f, true)
+}
+
+// open adds one. The caller holds mu.
+func (w *waysIn) open(f usernet.Forward, added bool) (wayIn, error) {
 	if err := w.n.AddForward(f); err != nil {
+		w.tellFailed(err, added)
 		return wayIn{}, err
 	}
 	list := w.n.Forwards()
 	if len(list) == 0 {
 		return wayIn{}, errEnding // meanwhile, with its network
 	}
-	i := list[len(list)-1]
-	w.added = append(w.added, usernet.Forward{Network: i.Network, Listen: i.Address, Guest: i.Guest})
-	return wayIn{i, true}, nil
+	is := wayIn{list[len(list)-1], added}
+	if added {
+		w.added = append(w.added, usernet.Forward{Network: is.Network, Listen: is.Address, Guest: is.Guest})
+	}
+	w.tellAdded(is)
+	return is, nil
+}
+
+// shut ends one. The caller holds mu.
+func (w *waysIn) shut(network, address string) error {
+	err := w.n.RemoveForward(network, address)
+	if err == nil {
+		w.tellRemoved(network, address)
+	}
+	return err
 }
 
 // remove ends one, whoever wanted it; its address is the one at which it listens.
@@ -63,7 +86,7 @@ func (w *waysIn) remove(network, address string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	list := w.n.Forwards()
-	if err := w.n.RemoveForward(network, address); err != nil {
+	if err := w.shut(network, address); err != nil {
 		return err
 	}
 	if at := w.find(network, address); at >= 0 {
@@ -94,7 +117,7 @@ func (w *waysIn) change(was, is []usernet.Forward) error {
 		if err != nil {
 			break
 		}
-		if err = w.n.AddForward(f); err != nil {
+		if _, err = w.open(f, false); err != nil {
 			_, dropping := w.drop(func(f usernet.Forward) bool { return slices.Contains(fresh[:i], f) })
 			err = errors.Join(err, dropping)
 		}
@@ -103,7 +126,8 @@ func (w *waysIn) change(was, is []usernet.Forward) error {
 		return nil
 	}
 	for _, f := range gone {
-		err = errors.Join(err, w.n.AddForward(f))
+		_, opening := w.open(f, false)
+		err = errors.Join(err, opening)
 	}
 	return err
 }
@@ -125,7 +149,7 @@ func (w *waysIn) drop(which func(usernet.Forward) bool) (gone []usernet.Forward,
 		if !which(i.Forward) || w.find(i.Network, i.Address) >= 0 {
 			continue
 		}
-		if err := w.n.RemoveForward(i.Network, i.Address); err != nil {
+		if err := w.shut(i.Network, i.Address); err != nil {
 			return gone, err
 		}
 		gone = append(gone, i.Forward)
@@ -190,6 +214,10 @@ func (d *daemon) waysIn(port string) *waysIn {
 	if p == nil {
 		return nil
 	}
+	return waysInBehind(p)
+}
+
+func waysInBehind(p *port) *waysIn {
 	u, ok := p.behind.(*uplink)
 	if !ok {
 		return nil

@@ -31,6 +31,15 @@ var (
 	ErrForwards = errors.New("no more ways in are possible")
 )
 
+// ListenError is that the host does not let a way in listen.
+type ListenError struct {
+	Forward Forward
+	Err     error
+}
+
+func (e *ListenError) Error() string { return fmt.Sprintf("usernet: forward %v: %v", e.Forward, e.Err) }
+func (e *ListenError) Unwrap() error { return e.Err }
+
 // socket is the network of the socket: one of an IPv4 address is of IPv4 alone,
 // also of the address that stands for all.
 func (f Forward) socket() string {
@@ -58,8 +67,8 @@ type forwards struct {
 }
 
 // AddForward makes a way in. It listens when AddForward has returned nil;
-// before Run its callers wait. The error says what is wrong with f, or why the
-// host does not let us listen. It may be called at any time, by any goroutine.
+// before Run its callers wait. The error says what is wrong with f, or is a
+// *ListenError, which says why the host does not let us listen. It may be called at any time, by any goroutine.
 func (n *Network) AddForward(f Forward) error {
 	if err := CheckForward(f, n.o.IPv4, n.o.IPv6); err != nil {
 		return fmt.Errorf("usernet: forward %v: %w", f, err)
@@ -77,7 +86,7 @@ func (n *Network) AddForward(f Forward) error {
 	}
 	w := &forwarding{spec: f}
 	if err := w.listen(n); err != nil {
-		return fmt.Errorf("usernet: forward %v: %w", f, err)
+		return &ListenError{f, err}
 	}
 	n.forwards.list = append(n.forwards.list, w)
 	if n.forwards.run != nil {
