@@ -55,6 +55,10 @@ func (s *Sender) Ahead(l *sharedmem.Lines, chains []virtqueue.Chain) {
 	}
 }
 
+// payloadAhead is how much of a frame WrapAll asks for ahead of its copy, bytes. What
+// is behind the processor finds by itself, having seen the beginning.
+const payloadAhead = 512
+
 // WrapAll is Wrap for each of lists and the chain at the same place. What is
 // malformed is counted in drops.
 func (s *Sender) WrapAll(lists []*List, chains []virtqueue.Chain, drops *metrics.Drops) {
@@ -68,6 +72,9 @@ func (s *Sender) WrapAll(lists []*List, chains []virtqueue.Chain, drops *metrics
 			l.MDLs, l.Offset, l.Length, l.headerLen = mdls, s.headerLen, frame, plainHeader
 			mdls[0].CopyTo64((*[plainHeader]byte)(l.header[:]), uint64(s.headerLen))
 			l.parseEthernet()
+			if frame > plainHeader {
+				mdls[0].Ahead(uint64(s.headerLen)+plainHeader, uint64(min(frame, payloadAhead))-plainHeader)
+			}
 		} else if reason := s.Wrap(l, c); reason != metrics.ReasonNone {
 			drops.Add(reason, 1)
 		}

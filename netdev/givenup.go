@@ -76,10 +76,11 @@ func (t *txRing) discard(c *worker.Context, budget int) (busy bool) {
 		return false
 	}
 	t.dev.counters.Drops.Add(metrics.ReasonGivenUp, uint64(n))
+	var used [visitChains]virtqueue.Used // not PushRead: nobody has looked whether they are to be written
 	for i := range n {
-		t.used[i] = virtqueue.Used{Head: t.chains[i].Head}
+		used[i].Head = t.chains[i].Head
 	}
-	if t.q.Push(t.used[:n]) && !c.Call(t.q.Call()) {
+	if t.q.Push(used[:n]) && !c.Call(t.q.Call()) {
 		t.broken(errCallBlocked)
 	}
 	return true

@@ -29,11 +29,10 @@ type txRing struct {
 
 	chains [visitChains]virtqueue.Chain
 	lists  [visitChains]*nbl.List // one per chain
-	used   [visitChains]virtqueue.Used
-	lines  sharedmem.Lines // of the batch, asked for ahead
-	n      int             // chains that were popped and not pushed back
-	holds  int             // of them those that a device that drains knows of
-	told   bool            // the owner knows that q is broken
+	lines  sharedmem.Lines        // of the batch, asked for ahead
+	n      int                    // chains that were popped and not pushed back
+	holds  int                    // of them those that a device that drains knows of
+	told   bool                   // the owner knows that q is broken
 
 	givenUp bool // what is taken is dropped, see givenup.go; changed while no worker polls the ring
 }
@@ -125,18 +124,17 @@ func undecided(l *nbl.List) bool { return l.Status == nbl.Pending || l.Status ==
 // complete pushes the chains up to the first whose frame is still busy, in the
 // order they came, and keeps the others.
 func (t *txRing) complete(c *worker.Context) {
-	done, lists, chains, used := 0, t.lists[:t.n], t.chains[:t.n], t.used[:t.n]
-	for i, l := range lists {
+	done := 0
+	for _, l := range t.lists[:t.n] {
 		if l.Status == nbl.Busy {
 			break
 		}
-		used[i] = virtqueue.Used{Head: chains[i].Head}
 		done++
 	}
 	if done == 0 {
 		return
 	}
-	call := t.q.PushRead(t.used[:done])
+	call := t.q.PushRead(done)
 	t.putBack(done)
 	t.n = copy(t.lists[:], t.lists[done:t.n])
 	if t.n > 0 {

@@ -10,3 +10,9 @@ func prefetchRead(at *uintptr, n int)
 //
 //go:noescape
 func prefetchWrite(at *uintptr, n int)
+
+// prefetchRange asks for the cache lines from that of the address from to that of
+// last, into the second-level cache: they are more than the first has room for.
+//
+//go:noescape
+func prefetchRange(from, last uintptr)

@@ -64,3 +64,15 @@ one:
 	JNE  one
 done:
 	RET
+
+// func prefetchRange(from, last uintptr)
+TEXT ·prefetchRange(SB), NOSPLIT, $0-16
+	MOVQ from+0(FP), SI
+	MOVQ last+8(FP), DI
+	ANDQ $-64, SI
+line:
+	PREFETCHT1 (SI)
+	ADDQ $64, SI
+	CMPQ SI, DI
+	JLS  line
+	RET

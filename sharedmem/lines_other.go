@@ -7,3 +7,5 @@ package sharedmem
 func prefetchRead(*uintptr, int) {}
 
 func prefetchWrite(*uintptr, int) {}
+
+func prefetchRange(uintptr, uintptr) {}

@@ -37,7 +37,11 @@ func TestLinesAreHints(t *testing.T) {
 			t.Errorf("%d lines are left of %d", l.n, n)
 		}
 	}
-	if n := testing.AllocsPerRun(100, func() { l.Add(b, 0, 0); l.WillRead() }); n != 0 {
+	for n := uint64(1); n < 4*lineSize; n++ {
+		b.Ahead(lineSize-1, n)
+	}
+	b.Ahead(b.Len()-1, 64*page)
+	if n := testing.AllocsPerRun(100, func() { l.Add(b, 0, 0); l.WillRead(); b.Ahead(0, 512) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -44,3 +44,11 @@ func (l *Lines) WillWrite() {
 	prefetchWrite(&l.at[0], int(l.n))
 	l.n = 0
 }
+
+// Ahead asks for the lines of n bytes of b, at least one, from off on, which will be
+// read when much else was done. It is a hint like those of [Lines]: the bytes need
+// not be inside of b.
+func (b Block) Ahead(off, n uint64) {
+	first := uintptr(b.p) + uintptr(off)
+	prefetchRange(first, first+uintptr(n-1))
+}

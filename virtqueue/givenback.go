@@ -181,7 +181,7 @@ func (q *Queue) giveBack(chains []taken) {
 	}
 	p.nextAvail, p.slots = p.add(p.nextUsed, slots), slots
 	t.last = t.first + uint32(len(used))
-	p.push(t, used, slots, false)
+	p.push(t, used, slots)
 	t.first = t.last
 	q.givenBack = len(chains)
 }

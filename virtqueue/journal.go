@@ -168,7 +168,7 @@ func (j *Journal) recover(p *packed, t *taker) (found bool, err error) {
 	}
 	p.nextAvail, p.nextUsed, p.slots = to, from, slots
 	t.last = t.first + uint32(len(used))
-	p.push(t, used, slots, false)
+	p.push(t, used, slots)
 	t.first = t.last
 	return true, nil
 }

@@ -235,18 +235,14 @@ func (p *packed) untook(t *taker, n int) {
 // push writes one used descriptor per chain, into the chain's first slot, and
 // the flags of the first chain last: until then the driver, which looks at one
 // slot after the other, sees none of them, so all buffers of a packet come to
-// it at once (virtio 1.3, sections 2.8.4 to 2.8.6). Of chains that were read
-// only, the last one's in the first slot of all is enough for a driver that
-// knows their order, unless what every slot says is kept.
-func (p *packed) push(t *taker, used []Used, slots uint32, read bool) {
+// it at once (virtio 1.3, sections 2.8.4 to 2.8.6). A single one in the first slot of
+// several chains is for [ring.pushRead].
+func (p *packed) push(t *taker, used []Used, slots uint32) {
 	if p.keep.mark != 0 {
 		p.keep.note(p, t, used, slots)
 	}
 	slot, wrap := p.slot(p.nextUsed), p.usedAs(p.nextUsed)
 	first, rest := used[0], used[1:]
-	if read && p.inOrder && p.keep.mark == 0 {
-		first, rest = used[len(used)-1], nil
-	}
 	if slots == uint32(len(used)) { // one slot each
 		n := min(len(rest), int(p.size-slot-1))
 		writeRun(p.pairs.Run(slot+1, n), rest[:n], wrap)

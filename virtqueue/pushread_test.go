@@ -1,6 +1,7 @@
 package virtqueue_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -32,7 +33,7 @@ func TestPushReadWritesOneSlot(t *testing.T) {
 		r.slot(packedData+1000, 64, 9, 0)
 		_, _, before := r.at(third)
 		r.pop(3)
-		if !r.q.PushRead([]virtqueue.Used{{Head: 2}, {Head: 7}, {Head: 9}}) {
+		if !r.q.PushRead(3) {
 			t.Errorf("%s: the first push makes no call", name)
 		}
 		if !tc.once {
@@ -61,7 +62,7 @@ const usedOnce = (avail | used) << 16
 func TestPushReadOfAKeptRing(t *testing.T) {
 	for _, ring := range []func(*testing.T, int, virtio.Features) *journaled{newJournaled, newTracked} {
 		j := ring(t, 4, virtio.InOrder)
-		heads, chains, used := make([]uint16, 3), make([]virtqueue.Chain, 4), make([]virtqueue.Used, 3)
+		heads, chains := make([]uint16, 3), make([]virtqueue.Chain, 4)
 		for i := range heads {
 			var err error
 			if heads[i], err = j.Driver.Add(vqtest.Request{Out: readable(1)}); err != nil {
@@ -72,10 +73,7 @@ func TestPushReadOfAKeptRing(t *testing.T) {
 		if n, err := j.Queue.Pop(chains); n != len(heads) || err != nil {
 			t.Fatal(n, err)
 		}
-		for i := range used {
-			used[i].Head = chains[i].Head
-		}
-		j.Queue.PushRead(used)
+		j.Queue.PushRead(len(heads))
 		c, err := j.Config()
 		if err != nil {
 			t.Fatal(err)
@@ -117,7 +115,7 @@ func readLaps(f virtio.Features, size int) error {
 	}
 	defer p.Close()
 	random := rand.New(rand.NewPCG(uint64(size), uint64(f)))
-	chains, used := make([]virtqueue.Chain, size), make([]virtqueue.Used, size)
+	chains := make([]virtqueue.Chain, size)
 	var posted []uint16
 	for range 200 {
 		for p.Driver.Available() >= 3 && random.IntN(8) > 0 {
@@ -134,10 +132,7 @@ func readLaps(f virtio.Features, size int) error {
 		}
 		for done := 0; done < n; {
 			piece := 1 + random.IntN(n-done)
-			for i := range piece {
-				used[i] = virtqueue.Used{Head: chains[done+i].Head}
-			}
-			p.Queue.PushRead(used[:piece])
+			p.Queue.PushRead(piece)
 			done += piece
 		}
 		if err := reapRead(p.Driver, posted); err != nil {
@@ -146,6 +141,38 @@ func readLaps(f virtio.Features, size int) error {
 		posted = posted[:0]
 	}
 	return p.Queue.Broken()
+}
+
+// More chains than are taken cannot be given back: nothing is.
+func TestPushReadOfTooMany(t *testing.T) {
+	for _, f := range []virtio.Features{0, virtio.RingPacked, virtio.RingPacked | virtio.InOrder} {
+		p, err := vqtest.NewPair(vqtest.Options{Size: 8, Features: f | virtio.Version1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Close)
+		for range 3 {
+			if _, err := p.Driver.Add(vqtest.Request{Out: readable(1)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.Driver.Publish()
+		if n, err := p.Queue.Pop(make([]virtqueue.Chain, 2)); n != 2 || err != nil {
+			t.Fatal(n, err)
+		}
+		if p.Queue.PushRead(0) || p.Queue.Broken() != nil {
+			t.Errorf("%v: no chain at all is a call, or breaks the ring: %v", f, p.Queue.Broken())
+		}
+		if p.Queue.PushRead(3) {
+			t.Errorf("%v: a call for chains that were not taken", f)
+		}
+		if b, ok := errors.AsType[*virtqueue.BrokenError](p.Queue.Broken()); !ok || b.Reason != virtqueue.ReasonPush {
+			t.Errorf("%v: the ring is %v, want broken for %v", f, p.Queue.Broken(), virtqueue.ReasonPush)
+		}
+		if n := p.Driver.Ready(); n != 0 {
+			t.Errorf("%v: %d chains came back", f, n)
+		}
+	}
 }
 
 // readable is n buffers.

@@ -96,15 +96,7 @@ func (q *Queue) Unpop(n int) {
 // called. Chains returned in another order, or not taken, are a defect of the
 // caller: the ring is broken, and nothing is published. On a broken ring Push
 // publishes nothing either.
-func (q *Queue) Push(used []Used) (call bool) { return q.push(used, false) }
-
-// PushRead is Push for chains without a writable part, of which there is nothing
-// to tell but that they were read. A driver with packed rings that accepted
-// IN_ORDER hears of all of them by one used descriptor (virtio 1.3, section
-// 2.8.9), so that their other slots stay in its cache.
-func (q *Queue) PushRead(used []Used) (call bool) { return q.push(used, true) }
-
-func (q *Queue) push(used []Used, read bool) (call bool) {
+func (q *Queue) Push(used []Used) (call bool) {
 	n := len(used)
 	if n == 0 || q.dead != nil {
 		return false
@@ -114,12 +106,18 @@ func (q *Queue) push(used []Used, read bool) (call bool) {
 		_ = q.fail(err) // the owner hears of it from the next Pop, or from Broken
 		return false
 	}
-	q.ring.push(&q.take, used, slots, read)
+	q.ring.push(&q.take, used, slots)
 	// Right behind the publication: a fault from here on finds them pushed.
 	q.take.first += uint32(n)
 	if q.dirty != nil {
 		q.markPushed(used, q.take.first-uint32(n))
 	}
+	return q.calls(n)
+}
+
+// calls says whether the driver is to be called for the n chains that were pushed
+// last.
+func (q *Queue) calls(n int) (call bool) {
 	call = q.ring.wantsCall(&q.take, n)
 	if !q.started {
 		// The driver may have set up its wish for an earlier device, or for

@@ -64,11 +64,10 @@ func (r *ring) untook(t *taker, n int) {
 }
 
 // push writes the used entries of the oldest chains of t, which occupy slots,
-// publishes them, and moves the used position; t still has them. read says that
-// none has a writable part.
-func (r *ring) push(t *taker, used []Used, slots uint32, read bool) {
+// publishes them, and moves the used position; t still has them.
+func (r *ring) push(t *taker, used []Used, slots uint32) {
 	if r.isPacked {
-		r.packed.push(t, used, slots, read)
+		r.packed.push(t, used, slots)
 	} else {
 		r.split.push(used)
 	}

@@ -169,6 +169,11 @@ func (s *split) push(used []Used) {
 		pos += uint32(len(run))
 		used = used[len(run):]
 	}
+	s.publishUsed(pos)
+}
+
+// publishUsed publishes pos as used.idx, and is there.
+func (s *split) publishUsed(pos uint32) {
 	// used.idx is published from a copy of the position: a fault in the store
 	// leaves both the word and the position where they were.
 	s.used.StoreRelease32(0, uint32(uint16(pos))<<16|uint32(s.flags))
