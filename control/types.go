@@ -160,7 +160,7 @@ type MoveRequest struct {
 type Forward struct {
 	Network string `json:"network"` // tcp or udp
 	Listen  string `json:"listen"`  // an address and a port, or unix: and a path
-	Guest   string `json:"guest"`   // an address of the network and a port
+	Guest   string `json:"guest"`   // an address of the network, or the name of a VM's port, and a port
 	Port    string `json:"port"`    // of the network
 	Origin  string `json:"origin"`  // configuration or control
 }
@@ -170,7 +170,7 @@ type Forward struct {
 type ForwardRequest struct {
 	Network string `json:"network"` // tcp or udp
 	Listen  string `json:"listen"`  // port 0: the host chooses one
-	Guest   string `json:"guest"`
+	Guest   string `json:"guest"`   // as in Forward
 	Port    string `json:"port,omitempty"`
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"net/netip"
 	"path/filepath"
 	"strings"
 
@@ -32,7 +31,7 @@ func (w wayIn) describe(port string) control.Forward {
 	if w.added {
 		origin = netdev.OriginControl
 	}
-	return control.Forward{Network: w.Network, Listen: w.Address, Guest: w.Guest.String(), Port: port, Origin: origin.String()}
+	return control.Forward{Network: w.Network, Listen: w.Address, Guest: w.To(), Port: port, Origin: origin.String()}
 }
 
 // AddForward adds a way in.
@@ -54,7 +53,7 @@ func (b *backend) AddForward(r control.ForwardRequest) (control.Forward, error) 
 	if err != nil {
 		return control.Forward{}, forwardError(err)
 	}
-	b.d.log.Info("forward is open", "port", port, "network", f.Network, "listen", added.Address, "guest", f.Guest.String())
+	b.d.log.Info("forward is open", "port", port, "network", f.Network, "listen", added.Address, "guest", f.To())
 	return added.describe(port), nil
 }
 
@@ -70,8 +69,8 @@ func forwardOf(r control.ForwardRequest) (usernet.Forward, error) {
 		return f, wrong("a forward with a word of %d characters; want at most %d, such as tcp, 127.0.0.1:8080, 10.0.2.15:80", n, maxForward)
 	}
 	var err error
-	if f.Guest, err = netip.ParseAddrPort(r.Guest); err != nil {
-		return f, wrong("guest %q: want an address of the network and a port, such as 10.0.2.15:80", r.Guest)
+	if f.Guest, f.VM, err = parseGuest(r.Guest); err != nil {
+		return f, wrong("guest %q: want an address of the network, or the name of a VM's port, and a port, such as 10.0.2.15:80 or web:80", r.Guest)
 	}
 	if path, ok := socketPath(r.Listen); ok && !filepath.IsAbs(path) {
 		return f, wrong("listen %q: want a whole path, such as %s/run/web.sock", r.Listen, unixPrefix)

@@ -61,10 +61,13 @@ func newForwardsAdd(out io.Writer) *cobra.Command {
 		short: "Add a way in",
 		long: `Add a way in, written as for the option forward of an uplink of kind user. It
 listens when the command returns, until it is removed or the daemon ends; port 0
-is one that the host chooses. The socket of a path is made by the daemon.`,
+is one that the host chooses. The socket of a path is made by the daemon. The guest
+is an address and a port, or the name of a VM's port and a port: then its address is
+looked for when somebody calls, and a call before it has one is refused.`,
 		example: `  vhostnet forwards add tcp/127.0.0.1:8080/10.0.2.15:80
   vhostnet forwards add udp/[::1]:5353/[fd76:686f:7374::15]:53 --port internet
-  vhostnet forwards add tcp/unix:/tmp/web.sock/10.0.2.15:80`,
+  vhostnet forwards add tcp/unix:/tmp/web.sock/10.0.2.15:80
+  vhostnet forwards add tcp/127.0.0.1:8080/web:80`,
 		args: func(args []string) error {
 			if err := exactly("one way in, NETWORK/LISTEN/GUEST")(args); err != nil {
 				return err
@@ -81,7 +84,7 @@ is one that the host chooses. The socket of a path is made by the daemon.`,
 			if err != nil {
 				return usageError{err}
 			}
-			added, err := c.AddForward(ctx, control.ForwardRequest{Network: f.Network, Listen: f.Listen, Guest: f.Guest.String(), Port: port})
+			added, err := c.AddForward(ctx, control.ForwardRequest{Network: f.Network, Listen: f.Listen, Guest: f.To(), Port: port})
 			if err != nil {
 				return err
 			}

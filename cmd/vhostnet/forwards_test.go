@@ -70,6 +70,10 @@ func TestForwardCommands(t *testing.T) {
 	a.says("forwards add udp/"+second+"/10.0.2.50:53 --port internet", "udp/"+second)
 	a.says("forwards add tcp/unix:DIR/web.sock/[fd76:686f:7374::15]:80", "tcp/unix:"+a.path("web.sock"), "[fd76:686f:7374::15]:80")
 	arrives(t, second, web)
+	third := freeTCP(t)
+	a.says("forwards add udp/"+third+"/web:53", "udp/"+third+" web:53 internet control")
+	arrives(t, third, web)
+	a.says("forwards remove udp/" + third)
 	if _, err := os.Lstat(a.path("web.sock")); err != nil || !listens(first) || !listens(second) {
 		t.Errorf("the ways in are not open: %v", err)
 	}
@@ -164,7 +168,9 @@ func TestForwardRequests(t *testing.T) {
 		"want the port of one: one or two": func(r *control.ForwardRequest) { r.Port = "" },
 		"remove that one first":            func(r *control.ForwardRequest) { r.Port, r.Listen, r.Guest = "one", added.Listen, "10.0.2.15:80" },
 		"10.0.2.0/24":                      func(r *control.ForwardRequest) { r.Port = "one" },
-		`guest "web:80"`:                   func(r *control.ForwardRequest) { r.Guest = "web:80" },
+		`guest "web:"`:                     func(r *control.ForwardRequest) { r.Guest = "web:" },
+		`guest "w/b:80"`:                   func(r *control.ForwardRequest) { r.Guest = "w/b:80" },
+		`guest "web:65536"`:                func(r *control.ForwardRequest) { r.Guest = "web:65536" },
 		`guest ""`:                         func(r *control.ForwardRequest) { r.Guest = "" },
 		"are needed":                       func(r *control.ForwardRequest) { r.Guest = "10.0.3.15:0" },
 		"want a whole path, such as unix:/run/web":  func(r *control.ForwardRequest) { r.Listen = "unix:web.sock" },

@@ -28,6 +28,7 @@ var badNetworks = []badFile{
 	{"a.hcl", userText(`reserve = ["web/w_w"]`), []string{`2:12|reserve=web/w_w: hostname "w_w": want letters, digits and hyphens`}},
 	{"a.hcl", userText(`ipv4 = "10.9.0.1/16"`, `reserve = ["web/10.9.255.255", "db/10.9.0.255"]`), []string{"3:12|reserve=web/10.9.255.255|address of all in the network 10.9.0.0/16|such as 10.9.0.2"}},
 	{"a.hcl", userText(`forward = ["tcp/127.0.0.1:0/10.0.2.2:80", "tcp/127.0.0.1:0/192.0.2.1:80", "tcp/127.0.0.1:0/10.0.2.255:80"]`), []string{"2:12|forward=tcp/127.0.0.1:0/10.0.2.2:80: guest 10.0.2.2:80 is no guest's address", "2:12|192.0.2.1:80 is no guest's address; one of 10.0.2.0/24", "2:12|10.0.2.255 is the address of all"}},
+	{"a.hcl", userText(`forward = ["tcp/127.0.0.1:0/web:0", "udp/unix:/x/web:53"]`), []string{"2:12|forward=tcp/127.0.0.1:0/web:0: guest web:0; a VM's port of the switch", "2:12|forward=udp/unix:/x/web:53|tcp is possible"}},
 	{"a.hcl.json", "{\"uplink\": {\"user\": {\"u\": {\n \"reserve\": [\"web/10.0.2.255\"]}}}}", []string{"2:13|reserve=web/10.0.2.255: 10.0.2.255 is the address of all"}},
 }
 

@@ -108,8 +108,9 @@ protected, mirror and transparent, as above, name=PORT, and those of its kind:
                  reaches. host=on: its gateway's addresses are this host;
                  ipv4=ADDRESS/LENGTH, ipv6=ADDRESS/64, mac=ADDRESS of the gateway;
                  mtu=BYTES; forward=NETWORK/LISTEN/GUEST: a way in, such as
-                 tcp/127.0.0.1:8080/10.0.2.15:80; repeat for more. VMs get addresses
-                 by DHCP, and names: domain=NAME, leases=FILE, reserve=WHO/WHAT,
+                 tcp/127.0.0.1:8080/10.0.2.15:80, or tcp/127.0.0.1:8080/web:80 to the
+                 VM at port web; repeat for more. VMs get addresses by DHCP, and
+                 names: domain=NAME, leases=FILE, reserve=WHO/WHAT,
                  resolver=ADDRESS, ntp=ADDRESS; boot=DIRECTORY and boot-file=FILE
                  are for firmware (see docs/configuration.md)
   tap:NAME       a TAP device, created, which takes CAP_NET_ADMIN, if it is not

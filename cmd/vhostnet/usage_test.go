@@ -311,7 +311,7 @@ var goodFlags = []string{
 	"--vm web --uplink none",
 	"--port web=PATH --uplink user,domain=lab.test,leases=DIR/leases,reserve=web/10.0.2.20/fd76:686f:7374::20/www,reserve=52:54:00:00:00:07/10.0.2.21,resolver=127.0.0.1,resolver=[::1]:5353,ntp=192.0.2.1,boot=DIR,boot-file=menu,boot-file=ipxe=menu.ipxe",
 	"--port web=PATH --uplink user,boot-file=http://192.0.2.1/menu?guest=web",
-	"--port web=PATH --uplink user,name=out,host=on,ipv4=10.9.0.1/16,ipv6=fd99::1/64,mac=52:55:00:00:00:01,mtu=9000,vlan=7,forward=tcp/127.0.0.1:0/10.9.0.2:80,forward=tcp/unix:PATH2/10.9.0.2:80",
+	"--port web=PATH --uplink user,name=out,host=on,ipv4=10.9.0.1/16,ipv6=fd99::1/64,mac=52:55:00:00:00:01,mtu=9000,vlan=7,forward=tcp/127.0.0.1:0/10.9.0.2:80,forward=tcp/127.0.0.1:0/web:80,forward=tcp/unix:PATH2/10.9.0.2:80",
 	"--vm web --vm db,vlan=3,mac=52:54:00:12:34:56",
 	"--port web=PATH --uplink tap:TAP",
 	"--uplink tap:TAP,name=lan,queues=2,mode=interrupt,trunk=10+20,native=10,transparent=on",

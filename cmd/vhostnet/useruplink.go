@@ -147,7 +147,7 @@ func (u *uplinkSpec) checkUser() error {
 		}
 	}
 	for _, f := range n.forwards {
-		add("forward", f.Network+"/"+f.Listen+"/"+f.Guest.String(), usernet.CheckForward(f, ipv4, ipv6))
+		add("forward", f.Network+"/"+f.Listen+"/"+f.To(), usernet.CheckForward(f, ipv4, ipv6))
 	}
 	for i, err := range usernet.CheckReservations(n.services.Reservations, ipv4, ipv6) {
 		add("reserve", reservationText(n.services.Reservations[i]), err)
@@ -155,17 +155,30 @@ func (u *uplinkSpec) checkUser() error {
 	return errors.Join(errs...)
 }
 
+// parseGuest reads an address and a port, or the name of a VM's port and a port.
+func parseGuest(s string) (guest netip.AddrPort, vm string, err error) {
+	if guest, err = netip.ParseAddrPort(s); err == nil {
+		return guest, "", nil
+	}
+	vm, number, _ := strings.Cut(s, ":")
+	port, err := strconv.ParseUint(number, 10, 16)
+	if err == nil && !portName.MatchString(vm) {
+		err = fmt.Errorf("%q is no name of a port", vm)
+	}
+	return netip.AddrPortFrom(netip.Addr{}, uint16(port)), vm, err
+}
+
 // parseForward reads NETWORK/LISTEN/GUEST. Only LISTEN, which may be the path of
 // a socket, can have more of '/'.
 func parseForward(s string) (usernet.Forward, error) {
 	network, rest, _ := strings.Cut(s, "/")
 	at := strings.LastIndexByte(rest, '/')
-	guest, err := netip.ParseAddrPort(rest[at+1:])
+	guest, vm, err := parseGuest(rest[at+1:])
 	if at < 1 || rest[:at] == unixPrefix || err != nil || network != "tcp" && network != "udp" {
-		return usernet.Forward{}, fmt.Errorf("forward=%s: want NETWORK/LISTEN/GUEST, such as tcp/127.0.0.1:8080/10.0.2.15:80 or tcp/unix:/tmp/web.sock/10.0.2.15:80", s)
+		return usernet.Forward{}, fmt.Errorf("forward=%s: want NETWORK/LISTEN/GUEST, such as tcp/127.0.0.1:8080/10.0.2.15:80, tcp/127.0.0.1:8080/web:80 or tcp/unix:/tmp/web.sock/10.0.2.15:80", s)
 	}
 	listen, err := wholePath(rest[:at])
-	return usernet.Forward{Network: network, Listen: listen, Guest: guest}, err
+	return usernet.Forward{Network: network, Listen: listen, Guest: guest, VM: vm}, err
 }
 
 // openUser makes an uplink of kind user. Of its forwards those do not listen that were

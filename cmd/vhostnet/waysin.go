@@ -66,7 +66,9 @@ func (w *waysIn) open(f usernet.Forward, added bool) (wayIn, error) {
 	}
 	is := wayIn{list[len(list)-1], added}
 	if added {
-		w.added = append(w.added, usernet.Forward{Network: is.Network, Listen: is.Address, Guest: is.Guest})
+		f := is.Forward
+		f.Listen = is.Address
+		w.added = append(w.added, f)
 	}
 	w.tellAdded(is)
 	return is, nil

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -19,9 +20,22 @@ type Forward struct {
 	Network string         // "tcp" or "udp"
 	Listen  string         // "127.0.0.1:8080", "[::1]:8080", "0.0.0.0:0"; for tcp also "unix:/path"
 	Guest   netip.AddrPort // the guest's address in its network, and its port
+
+	// VM is the port of the switch at which the guest is, where Guest says no
+	// address, but a port: the one that the guest has is looked for when somebody
+	// calls.
+	VM string
 }
 
-func (f Forward) String() string { return f.Network + " " + f.Listen + " to " + f.Guest.String() }
+func (f Forward) String() string { return f.Network + " " + f.Listen + " to " + f.To() }
+
+// To is where the Forward leads to.
+func (f Forward) To() string {
+	if f.VM != "" && !f.Guest.Addr().IsValid() {
+		return f.VM + ":" + strconv.Itoa(int(f.Guest.Port()))
+	}
+	return f.Guest.String()
+}
 
 const unixPrefix = "unix:"
 
@@ -107,19 +121,27 @@ func CheckForward(f Forward, ipv4, ipv6 netip.Prefix) error {
 		return fmt.Errorf("network %q; tcp or udp is possible", f.Network)
 	case isUnix && f.Network != "tcp":
 		return errors.New("a unix socket carries a stream; tcp is possible")
-	case !f.Guest.IsValid() || f.Guest.Port() == 0:
-		return fmt.Errorf("guest %v; an address of %v or %v and a port, such as %v, are needed", f.Guest, ipv4.Masked(), ipv6.Masked(), netip.AddrPortFrom(ipv4.Addr().Next(), 80))
+	case !f.Guest.IsValid() && f.VM == "" || f.Guest.Port() == 0:
+		return fmt.Errorf("guest %v; a VM's port of the switch, or an address of %v or %v and a port, such as %v, are needed", f.To(), ipv4.Masked(), ipv6.Masked(), netip.AddrPortFrom(ipv4.Addr().Next(), 80))
+	case f.VM != "" && guest.IsValid():
+		return fmt.Errorf("guest %v at the port %s; an address or the name of a port is needed, not both", f.Guest, f.VM)
+	case f.VM != "":
+		return checkListen(f.Listen)
 	case !network.Contains(guest) || guest == network.Addr():
 		return fmt.Errorf("guest %v is no guest's address; one of %v or %v is needed", f.Guest, ipv4.Masked(), ipv6.Masked())
 	}
 	if err := dhcp.CheckStation(network, guest); err != nil {
 		return fmt.Errorf("guest %v: %w, which no guest has; another one is needed", f.Guest, err)
 	}
-	if isUnix {
+	return checkListen(f.Listen)
+}
+
+func checkListen(listen string) error {
+	if strings.HasPrefix(listen, unixPrefix) {
 		return nil
 	}
-	if _, err := netip.ParseAddrPort(f.Listen); err != nil {
-		return fmt.Errorf("listen address %q; an address and a port of this host, such as 127.0.0.1:8080, are needed", f.Listen)
+	if _, err := netip.ParseAddrPort(listen); err != nil {
+		return fmt.Errorf("listen address %q; an address and a port of this host, such as 127.0.0.1:8080, are needed", listen)
 	}
 	return nil
 }
@@ -282,7 +304,7 @@ func (n *Network) forward(f Forward, host streamConn) {
 	}
 	defer n.conns.open.Add(-1)
 	ctx, cancel := context.WithTimeout(n.ctx, dialWait)
-	ep, wq, err := n.callGuest(ctx, f.Guest)
+	ep, wq, err := n.callOneOf(ctx, n.guestsOf(f))
 	cancel()
 	if err != nil {
 		n.counters.forwardFailed.Add(1)

@@ -158,23 +158,26 @@ func TestForwardRefused(t *testing.T) {
 		f    Forward
 		want string
 	}{
-		{Forward{"sctp", "127.0.0.1:0", guest}, "tcp or udp"},
-		{Forward{"udp", "unix:/tmp/x", guest}, "tcp is possible"},
-		{Forward{"tcp", "localhost", guest}, "127.0.0.1:8080"},
-		{Forward{"tcp", "127.0.0.1:0", netip.AddrPort{}}, "10.0.2.3:80"},
-		{Forward{"tcp", "127.0.0.1:0", netip.MustParseAddrPort("192.0.2.1:80")}, "10.0.2.0/24"},
-		{Forward{"tcp", "127.0.0.1:0", netip.MustParseAddrPort("10.0.2.2:80")}, "no guest's address"},
-		{Forward{"tcp", "127.0.0.1:0", netip.MustParseAddrPort("10.0.2.0:80")}, "address of the network"},
-		{Forward{"tcp", "127.0.0.1:0", netip.MustParseAddrPort("[fd76:686f:7374::]:80")}, "address of the network"},
-		{Forward{"udp", "127.0.0.1:0", netip.MustParseAddrPort("10.0.2.255:80")}, "the address of all"},
-		{Forward{"tcp", busy.Addr().String(), guest}, "in use"},
-		{Forward{"tcp", "unix:/nowhere/at/all", guest}, "no such file"},
+		{Forward{Network: "sctp", Listen: "127.0.0.1:0", Guest: guest}, "tcp or udp"},
+		{Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: guest, VM: "web"}, "not both"},
+		{Forward{Network: "tcp", Listen: "127.0.0.1:0", VM: "web"}, "guest web:0; a VM's port"},
+		{Forward{Network: "tcp", Listen: "web", Guest: netip.AddrPortFrom(netip.Addr{}, 80), VM: "web"}, "127.0.0.1:8080"},
+		{Forward{Network: "udp", Listen: "unix:/tmp/x", Guest: guest}, "tcp is possible"},
+		{Forward{Network: "tcp", Listen: "localhost", Guest: guest}, "127.0.0.1:8080"},
+		{Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.AddrPort{}}, "10.0.2.3:80"},
+		{Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.MustParseAddrPort("192.0.2.1:80")}, "10.0.2.0/24"},
+		{Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.MustParseAddrPort("10.0.2.2:80")}, "no guest's address"},
+		{Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.MustParseAddrPort("10.0.2.0:80")}, "address of the network"},
+		{Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.MustParseAddrPort("[fd76:686f:7374::]:80")}, "address of the network"},
+		{Forward{Network: "udp", Listen: "127.0.0.1:0", Guest: netip.MustParseAddrPort("10.0.2.255:80")}, "the address of all"},
+		{Forward{Network: "tcp", Listen: busy.Addr().String(), Guest: guest}, "in use"},
+		{Forward{Network: "tcp", Listen: "unix:/nowhere/at/all", Guest: guest}, "no such file"},
 	} {
 		if err := l.n.AddForward(c.f); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v: %v; want %q in it", c.f, err, c.want)
 		}
 	}
-	f := Forward{"tcp", "127.0.0.1:0", guest}
+	f := Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: guest}
 	l.must(l.n.AddForward(f))
 	f.Listen = l.n.Forwards()[0].Address
 	if err := l.n.AddForward(f); err == nil || !strings.Contains(err.Error(), "remove it first") {
@@ -240,18 +243,18 @@ func TestForwardOfIPv4(t *testing.T) {
 	guest := netip.MustParseAddrPort("10.0.2.15:80")
 	l := newLab(t, Options{})
 	for _, network := range []string{"tcp", "udp"} {
-		l.must(l.n.AddForward(Forward{network, "0.0.0.0:0", guest}))
+		l.must(l.n.AddForward(Forward{Network: network, Listen: "0.0.0.0:0", Guest: guest}))
 		at := l.n.Forwards()[0].Address
 		a, err := netip.ParseAddrPort(at)
 		l.must(err)
 		if !a.Addr().Is4() || !a.Addr().IsUnspecified() {
 			t.Errorf("%s 0.0.0.0:0 listens at %v", network, a)
 		}
-		if err := l.n.AddForward(Forward{network, at, guest}); err == nil || !strings.Contains(err.Error(), "remove it first") {
+		if err := l.n.AddForward(Forward{Network: network, Listen: at, Guest: guest}); err == nil || !strings.Contains(err.Error(), "remove it first") {
 			t.Errorf("a second one from %s %s: %v", network, at, err)
 		}
 		l.must(l.n.RemoveForward(network, at))
-		l.must(l.n.AddForward(Forward{network, "[::]:0", guest}))
+		l.must(l.n.AddForward(Forward{Network: network, Listen: "[::]:0", Guest: guest}))
 		l.must(l.n.RemoveForward(network, l.n.Forwards()[0].Address))
 	}
 }
@@ -261,7 +264,7 @@ func TestForwardOfIPv4(t *testing.T) {
 func TestForwardsAreLimited(t *testing.T) {
 	guest := netip.MustParseAddrPort("10.0.2.15:80")
 	l := newLab(t, Options{Limits: Limits{Forwards: 3}})
-	f := Forward{"udp", "127.0.0.1:0", guest}
+	f := Forward{Network: "udp", Listen: "127.0.0.1:0", Guest: guest}
 	for range 3 {
 		l.must(l.n.AddForward(f))
 	}

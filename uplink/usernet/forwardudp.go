@@ -92,7 +92,7 @@ func (u *udpForward) receive() {
 			continue
 		}
 		c.flow.used.Store(worker.Now())
-		u.n.sendUDP(c.flow.key.far, u.spec.Guest, b[:count])
+		u.n.sendUDP(c.flow.key.far, c.flow.key.guest, b[:count])
 	}
 }
 
@@ -104,21 +104,18 @@ func (u *udpForward) client(from netip.AddrPort) *udpClient {
 	if c != nil {
 		return c
 	}
-	if u.n.resolve(u.n.ctx, u.spec.Guest.Addr()) != nil {
-		return nil
-	}
-	st := u.n.stations.find(u.spec.Guest.Addr())
+	guest, st := u.n.findOneOf(u.n.ctx, u.n.guestsOf(u.spec))
 	if st == nil {
 		return nil
 	}
 	c = &udpClient{forward: u, address: from}
 	gateway := u.n.o.IPv4.Addr()
-	if u.spec.Guest.Addr().Is6() {
+	if guest.Addr().Is6() {
 		gateway = u.n.o.IPv6.Addr()
 	}
 	port := from.Port()
 	for range 16 { // of ports that are taken
-		c.flow = &flow{key: flowKey{protoUDP, u.spec.Guest, netip.AddrPortFrom(gateway, port)}, guest: st.guest, client: c}
+		c.flow = &flow{key: flowKey{protoUDP, guest, netip.AddrPortFrom(gateway, port)}, guest: st.guest, client: c}
 		if u.n.flows.find(c.flow.key) == nil {
 			break
 		}

@@ -40,7 +40,7 @@ func TestNewRefuses(t *testing.T) {
 		{func(o *Options) { o.Limits.Flows = -1 }, "limit Flows"},
 		{func(o *Options) { o.Limits.FlowIdle = -1 }, "FlowIdle"},
 		{func(o *Options) {
-			o.Forwards = []Forward{{"tcp", "127.0.0.1:0", netip.MustParseAddrPort("10.0.2.15:22")}, {"tcp", "x", netip.AddrPort{}}}
+			o.Forwards = []Forward{{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.MustParseAddrPort("10.0.2.15:22")}, {Network: "tcp", Listen: "x", Guest: netip.AddrPort{}}}
 		}, "forward"},
 	} {
 		o := Options{Name: "user", Switch: l.s, Group: l.group, Log: hclog.NewNullLogger()}
@@ -57,14 +57,14 @@ func TestLife(t *testing.T) {
 	l := newSwitch(t)
 	n, err := New(Options{
 		Name: "user", Switch: l.s, Group: l.group, Log: hclog.NewNullLogger(),
-		Forwards: []Forward{{"tcp", "127.0.0.1:0", netip.MustParseAddrPort("10.0.2.15:22")}, {"udp", "127.0.0.1:0", netip.MustParseAddrPort("10.0.2.15:53")}},
+		Forwards: []Forward{{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.MustParseAddrPort("10.0.2.15:22")}, {Network: "udp", Listen: "127.0.0.1:0", Guest: netip.MustParseAddrPort("10.0.2.15:53")}},
 	})
 	l.must(err)
 	l.must(n.Close(context.Background()))
 	if err := n.Run(context.Background()); err == nil {
 		t.Error("a Network runs that was closed")
 	}
-	if err := n.AddForward(Forward{"tcp", "127.0.0.1:0", netip.MustParseAddrPort("10.0.2.15:22")}); err == nil {
+	if err := n.AddForward(Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.MustParseAddrPort("10.0.2.15:22")}); err == nil {
 		t.Error("a Network that was closed takes a forward")
 	}
 

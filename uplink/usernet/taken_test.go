@@ -77,7 +77,7 @@ func TestReservedAddressByHand(t *testing.T) {
 	}
 	for _, a := range []netip.Addr{v4, v6} {
 		g.listen(a, 80)
-		l.must(l.n.AddForward(Forward{"tcp", "127.0.0.1:0", netip.AddrPortFrom(a, 80)}))
+		l.must(l.n.AddForward(Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.AddrPortFrom(a, 80)}))
 	}
 	for _, f := range l.n.Forwards() {
 		c, err := net.Dial("tcp", f.Address)
