@@ -84,21 +84,33 @@ type segment struct {
 	head      []byte // the beginning of payload
 }
 
-// toStack puts a TCP packet into the stack, unless its guest asks for too much.
+// toStack puts a TCP packet into the stack, unless its guest asks for too much. A SYN
+// waits for what is left of an earlier connection of its name (later).
 func (n *Network) toStack(now int64, d stack.NetworkDispatcher, g *guest, s segment) {
 	if len(s.head) < s.header+header.TCPMinimumSize {
 		s.payload.Release()
 		n.counters.malformed.Add(1)
 		return
 	}
-	if tcp := s.head[s.header:]; isSYN(tcp) {
-		from, to := portsOf(tcp)
-		if !n.dials.begin(g, dialKey{netip.AddrPortFrom(s.src, from), netip.AddrPortFrom(s.dst, to)}, now) {
-			s.payload.Release()
-			n.counters.connectingLimit.Add(1)
-			return
-		}
+	tcp := s.head[s.header:]
+	if !isSYN(tcp) {
+		s.deliver(d)
+		return
 	}
+	from, to := portsOf(tcp)
+	k := dialKey{netip.AddrPortFrom(s.src, from), netip.AddrPortFrom(s.dst, to)}
+	switch {
+	case !n.rests(k):
+		n.openTCP(d, g, k, s, now)
+	case n.dials.waits(k, true):
+		n.later(d, g, k, s, resynTimes)
+	default: // one waits already
+		s.payload.Release()
+	}
+}
+
+// deliver puts the packet into the stack.
+func (s segment) deliver(d stack.NetworkDispatcher) {
 	protocol := header.IPv4ProtocolNumber
 	if s.etherType == etherIPv6 {
 		protocol = header.IPv6ProtocolNumber

@@ -71,7 +71,7 @@ func New(o Options) (*Network, error) {
 		o: o, mac: macNumber(o.MAC), linkLocal: linkLocal(o.MAC),
 		inbox:  newInbox(o.Limits.GuestQueue),
 		guests: guests{m: map[vswitch.PortID]*guest{}},
-		dials:  dials{each: o.Limits.GuestConnecting, m: map[dialKey]*dial{}},
+		dials:  dials{each: o.Limits.GuestConnecting, m: map[dialKey]*dial{}, waiting: map[dialKey]struct{}{}},
 	}
 	n.port.n = n
 	n.reassembly = reassembly{o: &n.o.Limits, counters: &n.counters, m: map[piecesKey]*pieces{}}

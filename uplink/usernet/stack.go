@@ -50,7 +50,9 @@ func (n *Network) configure(s *stack.Stack) error {
 	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: bufferMost, Max: bufferMost}
 	// A connection that is over does not wait for packets of its own that are late: a
 	// ring delays none. It would keep its guest's port meanwhile, which the guest may
-	// take again at once, and the Forwarder has no endpoint that its SYN could go to.
+	// take again at once, and the Forwarder has no endpoint that its SYN could go to. A
+	// guest whose last packet's acknowledgement was lost is answered with a reset; it
+	// has all bytes then, and both ends.
 	late := tcpip.TCPTimeWaitTimeoutOption(0)
 	// Without loss RACK retransmits spuriously in this version of the stack.
 	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &moderate, &control, &send, &receive, &late} {

@@ -39,9 +39,24 @@ type dial struct {
 // Connections stay in it as long as they are open: a SYN that comes again is not
 // another one.
 type dials struct {
-	each int
-	mu   sync.Mutex
-	m    map[dialKey]*dial
+	each    int
+	mu      sync.Mutex
+	m       map[dialKey]*dial
+	waiting map[dialKey]struct{} // SYNs that wait for the rest of an earlier connection
+}
+
+// waits notes that a SYN waits for the rest of an earlier connection, or no longer,
+// and reports whether that is news.
+func (d *dials) waits(k dialKey, is bool) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, was := d.waiting[k]
+	if is {
+		d.waiting[k] = struct{}{}
+	} else {
+		delete(d.waiting, k)
+	}
+	return is != was
 }
 
 // begin lets a SYN in, or not.
@@ -252,8 +267,12 @@ func (n *Network) callGuest(ctx context.Context, to netip.AddrPort) (tcpip.Endpo
 			return nil, nil, context.Cause(ctx)
 		}
 	}
-	if terr == nil && tcp.EndpointState(ep.State()) != tcp.StateEstablished {
-		terr = &tcpip.ErrConnectionRefused{}
+	switch tcp.EndpointState(ep.State()) {
+	case tcp.StateEstablished, tcp.StateCloseWait: // the guest may have said all already
+	default:
+		if terr == nil {
+			terr = &tcpip.ErrConnectionRefused{}
+		}
 	}
 	if terr != nil {
 		ep.Close()
