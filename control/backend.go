@@ -40,8 +40,8 @@ type Backend interface {
 	Table() []Entry
 	Counters() []Counters
 
-	// Subscribe begins to tell events; see Hub.
-	Subscribe() *Subscription
+	// Subscribe begins to tell the events of a port or, with "", all; see Hub.
+	Subscribe(port string) *Subscription
 }
 
 // Nothing is a Backend that shows nothing and does nothing. Who embeds it in a
@@ -124,4 +124,4 @@ func (Nothing) Table() []Entry { return nil }
 func (Nothing) Counters() []Counters { return nil }
 
 // Subscribe tells nothing: the stream is refused.
-func (Nothing) Subscribe() *Subscription { return nil }
+func (Nothing) Subscribe(string) *Subscription { return nil }

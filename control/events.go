@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
@@ -20,9 +21,9 @@ const (
 
 	EventForwardAdded   = "forward-added"   // it listens
 	EventForwardRemoved = "forward-removed" // it does not any more; its network may have gone
-	EventForwardFailed  = "forward-failed"  // the host does not let it listen; nothing has changed
+	EventForwardFailed  = "forward-failed"  // the host does not let it listen, be it new or be it to come back; it is not there
 
-	EventLost = "lost" // the subscriber was too slow for Count events before the next one
+	EventLost = "lost" // Count events at this place, as the subscriber was too slow; no other need follow
 )
 
 // Event is something that has happened.
@@ -42,8 +43,13 @@ type Event struct {
 	Forward *Forward `json:"forward,omitempty"`
 }
 
-// eventRoom is how many events wait for a subscriber.
-const eventRoom = 256
+// Room for what waits for a subscriber. Forwards have their own, so that a network
+// that goes with all of them hides nothing else, its end least of all: as many as a
+// network may have, twice, since one that is made anew loses all and gets all.
+const (
+	eventRoom   = 256
+	forwardRoom = 2 * 1024
+)
 
 // Hub gives events to whoever has subscribed. Publish and Subscribe may be
 // called from any goroutine: both hold a lock for an instant and wait for no
@@ -55,11 +61,17 @@ type Hub struct {
 }
 
 // Subscription is the events since Subscribe, in the order in which they were
-// published. What finds no room is lost.
+// published. What finds no room is lost, and EventLost is in its place. One goroutine
+// at a time reads it.
 type Subscription struct {
-	hub    *Hub
-	events chan Event
-	last   uint64 // Seq of the event that was read last
+	hub  *Hub
+	port string        // whose events it is; "": all
+	wake chan struct{} // one slot: something waits
+
+	// The hub's lock guards the rest.
+	events        []Event // that wait; EventLost needs no room, as another one follows each
+	room, forward int     // that is left, forward for those with a Forward
+	lost          uint64  // after events
 }
 
 // Publish numbers and dates an event and gives it to every subscriber.
@@ -69,18 +81,31 @@ func (h *Hub) Publish(e Event) {
 	h.seq++
 	e.Seq, e.Time = h.seq, time.Now()
 	for _, s := range h.subs {
-		select {
-		case s.events <- e:
-		default: // Lost sees that its number is missing
+		if s.port == "" || s.port == e.Port {
+			s.put(e)
 		}
 	}
 }
 
-// Subscribe begins a Subscription, which its Close ends.
-func (h *Hub) Subscribe() *Subscription {
+// lose tells subscribers that count events of a port were lost before the hub got them.
+func (h *Hub) lose(port string, count uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := &Subscription{hub: h, events: make(chan Event, eventRoom), last: h.seq}
+	h.seq += count
+	for _, s := range h.subs {
+		if s.port == "" || s.port == port {
+			s.lost += count
+			s.rouse()
+		}
+	}
+}
+
+// Subscribe begins a Subscription to the events of a port or, with "", to all. Its
+// Close ends it.
+func (h *Hub) Subscribe(port string) *Subscription {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := &Subscription{hub: h, port: port, wake: make(chan struct{}, 1), room: eventRoom, forward: forwardRoom}
 	h.subs = append(h.subs, s)
 	return s
 }
@@ -92,16 +117,78 @@ func (h *Hub) Subscribers() int {
 	return len(h.subs)
 }
 
-// Events is where events come from. It is not closed: who reads it watches
-// something else, too.
-func (s *Subscription) Events() <-chan Event { return s.events }
+// roomFor is how many more events of e's sort may wait.
+func (s *Subscription) roomFor(e Event) *int {
+	if e.Forward != nil {
+		return &s.forward
+	}
+	return &s.room
+}
 
-// Lost is how many events were lost before e, which was read just now. Every
-// event that is read is asked about once, in order.
-func (s *Subscription) Lost(e Event) uint64 {
-	lost := e.Seq - s.last - 1
-	s.last = e.Seq
-	return lost
+// put adds an event to those that wait, if there is room. The caller holds the hub's
+// lock.
+func (s *Subscription) put(e Event) {
+	defer s.rouse()
+	room := s.roomFor(e)
+	if *room == 0 {
+		s.lost++
+		return
+	}
+	*room--
+	if s.lost > 0 {
+		s.events = append(s.events, s.loss())
+	}
+	s.events = append(s.events, e)
+}
+
+// loss is the event that tells of what was lost. The caller holds the hub's lock.
+func (s *Subscription) loss() Event {
+	e := Event{Time: time.Now(), Kind: EventLost, Count: s.lost}
+	s.lost = 0
+	return e
+}
+
+func (s *Subscription) rouse() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it is awake
+	}
+}
+
+// take takes what is next, if anything is.
+func (s *Subscription) take() (e Event, ok bool) {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	switch {
+	case len(s.events) > 0:
+		e, s.events[0] = s.events[0], Event{}
+		s.events = s.events[1:]
+		if e.Kind != EventLost {
+			*s.roomFor(e)++
+		}
+	case s.lost > 0: // nothing need follow for it to be told
+		e = s.loss()
+	default:
+		s.events = nil // a burst leaves no memory behind
+		return e, false
+	}
+	return e, true
+}
+
+// Next waits for the next event, or for ctx to end, whose error it is then.
+func (s *Subscription) Next(ctx context.Context) (Event, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return Event{}, err
+		}
+		if e, ok := s.take(); ok {
+			return e, nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-s.wake:
+		}
+	}
 }
 
 // Close ends the subscription.

@@ -40,26 +40,122 @@ func TestEventsInOrder(t *testing.T) {
 	}
 }
 
-// What a subscriber has no room for is lost, where it was, and counted.
+// next is the next event, which there is.
+func next(t *testing.T, s *Subscription) Event {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	e, err := s.Next(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// What a subscriber has no room for is lost, where it was, and counted, also if
+// nothing happens afterwards.
 func TestEventsAreLost(t *testing.T) {
 	var h Hub
-	s := h.Subscribe()
-	for range eventRoom + 10 {
-		h.Publish(Event{})
-	}
-	for i := range eventRoom {
-		if e := <-s.Events(); e.Seq != uint64(i+1) || s.Lost(e) != 0 {
-			t.Fatalf("event %d has number %d", i, e.Seq)
+	s := h.Subscribe("")
+	for _, lost := range []uint64{10, 1} {
+		for range eventRoom + lost {
+			h.Publish(Event{Kind: EventLink})
+		}
+		for i := range eventRoom {
+			if e := next(t, s); e.Kind != EventLink {
+				t.Fatalf("event %d is %+v", i, e)
+			}
+		}
+		if e := next(t, s); e.Kind != EventLost || e.Count != lost || e.Seq != 0 || e.Time.IsZero() {
+			t.Errorf("%d were lost at the end, and %+v tells it", lost, e)
 		}
 	}
-	h.Publish(Event{})
-	if e := <-s.Events(); s.Lost(e) != 10 {
-		t.Errorf("event %d comes after others were lost, and they are not counted", e.Seq)
+	for range eventRoom + 3 {
+		h.Publish(Event{Kind: EventLink})
+	}
+	first := next(t, s).Seq
+	h.Publish(Event{Kind: EventPortRemoved}) // in the place of the one that was read
+	for i := range uint64(eventRoom - 1) {
+		if e := next(t, s); e.Seq != first+i+1 {
+			t.Fatalf("event %d is %+v", i, e)
+		}
+	}
+	if e := next(t, s); e.Kind != EventLost || e.Count != 3 {
+		t.Errorf("3 were lost before the last, and %+v tells it", e)
+	}
+	if e := next(t, s); e.Kind != EventPortRemoved || e.Seq != first+eventRoom+3 {
+		t.Errorf("the last is %+v", e)
 	}
 	s.Close()
 	h.Publish(Event{})
-	if len(s.Events()) != 0 || h.Subscribers() != 0 {
+	if _, some := s.take(); some || h.Subscribers() != 0 {
 		t.Error("a subscription that was closed gets events")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Next(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("who waits for nothing any more is told %v", err)
+	}
+}
+
+// However many forwards come and go, other events have room, and the other way
+// round; what waits is bounded.
+func TestForwardsHideNothing(t *testing.T) {
+	var h Hub
+	s := h.Subscribe("")
+	for range 10 { // networks
+		for range 1024 {
+			h.Publish(Event{Kind: EventForwardRemoved, Port: "out", Forward: &Forward{}})
+		}
+		h.Publish(Event{Kind: EventPortRemoved, Port: "out"})
+	}
+	if n := len(s.events); n > 2*(eventRoom+forwardRoom) {
+		t.Errorf("%d events wait", n)
+	}
+	kinds, lost := map[string]int{}, uint64(0)
+	for range len(s.events) {
+		e := next(t, s)
+		kinds[e.Kind]++
+		lost += e.Count
+	}
+	if kinds[EventPortRemoved] != 10 || kinds[EventForwardRemoved] != forwardRoom || lost != 10*1024-forwardRoom || kinds[EventLost] != 8 {
+		t.Errorf("%v, and %d lost", kinds, lost)
+	}
+	for range eventRoom + 1 {
+		h.Publish(Event{Kind: EventRingBroken, Port: "web"})
+		h.Publish(Event{Kind: EventForwardAdded, Port: "out", Forward: &Forward{}})
+	}
+	for s.lost > 0 || len(s.events) > 0 {
+		kinds[next(t, s).Kind]++
+	}
+	if kinds[EventForwardAdded] != eventRoom+1 || kinds[EventRingBroken] != eventRoom || kinds[EventLost] != 9 {
+		t.Errorf("%v after many other events", kinds)
+	}
+}
+
+// A port's events are not lost because of those of others, and only they are
+// counted.
+func TestEventsOfOnePortAreLost(t *testing.T) {
+	var h Hub
+	s := h.Subscribe("web")
+	publish := func(n int) {
+		for range n {
+			h.Publish(Event{Kind: EventLink, Port: "db"})
+			h.Publish(Event{Kind: EventLink, Port: "web"})
+		}
+	}
+	publish(eventRoom)
+	for i := range eventRoom {
+		if e := next(t, s); e.Port != "web" || e.Seq != uint64(2*i+2) {
+			t.Fatalf("event %d is %+v", i, e)
+		}
+	}
+	publish(eventRoom + 2)
+	for range eventRoom {
+		next(t, s)
+	}
+	if e := next(t, s); e.Kind != EventLost || e.Count != 2 {
+		t.Errorf("2 were lost, and %+v tells it", e)
 	}
 }
 

@@ -93,7 +93,7 @@ func (f *fake) Table() []Entry       { return []Entry{{Kind: "learned", Port: "w
 func (f *fake) Counters() []Counters {
 	return []Counters{{Port: "web", TxFrames: 1, Drops: map[string]uint64{"no-buffer": 7}}}
 }
-func (f *fake) Subscribe() *Subscription { return f.hub.Subscribe() }
+func (f *fake) Subscribe(port string) *Subscription { return f.hub.Subscribe(port) }
 
 // lab is a server over a fake.
 type lab struct {

@@ -129,22 +129,20 @@ func (u *Guest) accept(ctx context.Context) {
 
 // forward tells the guest the events of its port.
 func (u *Guest) forward(ctx context.Context) {
-	s := u.guests.host.Subscribe()
+	s := u.guests.host.Subscribe(u.o.Port) // what befalls others takes none of its room
 	if s == nil {
 		return
 	}
 	defer s.Close()
 	for {
-		select {
-		case <-ctx.Done():
+		e, err := s.Next(ctx)
+		switch {
+		case err != nil:
 			return
-		case e := <-s.Events():
-			if lost := s.Lost(e); lost > 0 {
-				u.events.Publish(Event{Kind: EventLost, Count: lost})
-			}
-			if e.Port == u.o.Port {
-				u.events.Publish(e)
-			}
+		case e.Kind == EventLost:
+			u.events.lose(u.o.Port, e.Count)
+		default:
+			u.events.Publish(e)
 		}
 	}
 }

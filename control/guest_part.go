@@ -91,8 +91,8 @@ func (p *guestPart) Counters() []Counters {
 	return nil
 }
 
-// Subscribe begins to tell events of the port.
-func (p *guestPart) Subscribe() *Subscription { return p.events.Subscribe() }
+// Subscribe begins to tell events of the port; of another one there are none.
+func (p *guestPart) Subscribe(port string) *Subscription { return p.events.Subscribe(port) }
 
 // SetFilter sets a filter for the guest, within the policy.
 func (p *guestPart) SetFilter(r FilterRequest) (Filter, error) {

@@ -218,7 +218,7 @@ func TestGuestMayNot(t *testing.T) {
 	}
 }
 
-// A guest hears of its own port.
+// A guest hears of its own port, and misses nothing for what happens elsewhere.
 func TestGuestEvents(t *testing.T) {
 	h := newFakeHost()
 	g, w, _ := newChannel(t, h)
@@ -228,11 +228,20 @@ func TestGuestEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	h.hub.Publish(Event{Kind: EventLink, Port: "db", State: "down"})
+	for range 20 * eventRoom {
+		h.hub.Publish(Event{Kind: EventLink, Port: "db", State: "down"})
+	}
 	h.hub.Publish(Event{Kind: EventAdapterState, State: "Running"})
 	h.hub.Publish(Event{Kind: EventLink, Port: "web", State: "down"})
 	if e, err := s.Next(); err != nil || e.Port != "web" || e.Seq != 1 {
 		t.Errorf("%+v, %v; want that of web, the first that it hears of", e, err)
+	}
+	g.mu.Lock()
+	u := g.guests[webCID]
+	g.mu.Unlock()
+	u.events.lose("web", 3) // as it is told when its own were too many
+	if e, err := s.Next(); err != nil || e.Kind != EventLost || e.Count != 3 {
+		t.Errorf("%+v, %v; want that 3 were lost", e, err)
 	}
 }
 

@@ -19,7 +19,7 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, e)
 		return
 	}
-	s := h.b.Subscribe()
+	s := h.b.Subscribe(r.URL.Query().Get("port"))
 	if s == nil {
 		h.fail(w, errNotYours)
 		return
@@ -31,15 +31,10 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request) {
 	if out.flush() != nil { // whoever has the header misses nothing from here on
 		return
 	}
-	port := r.URL.Query().Get("port")
 	for {
-		select {
-		case <-r.Context().Done():
+		e, err := s.Next(r.Context())
+		if err != nil || out.tell(e) != nil {
 			return
-		case e := <-s.Events():
-			if out.tell(s.Lost(e), e, port) != nil {
-				return
-			}
 		}
 	}
 }
@@ -51,21 +46,7 @@ type lines struct {
 	patience time.Duration
 }
 
-// tell writes an event, after how many were lost before it. With a port it is
-// that port's events only.
-func (l *lines) tell(lost uint64, e Event, port string) error {
-	if lost > 0 {
-		if err := l.line(Event{Time: e.Time, Kind: EventLost, Count: lost}); err != nil {
-			return err
-		}
-	}
-	if port != "" && e.Port != port {
-		return nil
-	}
-	return l.line(e)
-}
-
-func (l *lines) line(e Event) error {
+func (l *lines) tell(e Event) error {
 	b, err := json.Marshal(e)
 	if err != nil {
 		return err

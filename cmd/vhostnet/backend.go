@@ -225,7 +225,7 @@ func (b *backend) Memory() control.MemoryReport {
 }
 
 // Subscribe begins a stream of events.
-func (b *backend) Subscribe() *control.Subscription { return b.d.hub.Subscribe() }
+func (b *backend) Subscribe(port string) *control.Subscription { return b.d.hub.Subscribe(port) }
 
 // freeManual takes back what the control API owns of a port that leaves.
 func (d *daemon) freeManual(p *port) error {

@@ -92,6 +92,30 @@ func TestForwardEvents(t *testing.T) {
 	}
 }
 
+// A network that goes with very many forwards is told to the end.
+func TestForwardEventsInABurst(t *testing.T) {
+	const many = 600
+	var spec strings.Builder
+	spec.WriteString("user")
+	for i := range many {
+		fmt.Fprintf(&spec, ",forward=udp/127.0.0.1:0/10.0.2.50:%d", i+1)
+	}
+	a := runNetworks(t, spec.String())
+	events := listenToForwards(t, a.Client)
+	a.must(a.removePort("internet"))
+	kinds := map[string]int{}
+	for kinds[control.EventPortRemoved] == 0 {
+		e, err := events.stream.Next()
+		if err != nil {
+			t.Fatalf("after %v: %v", kinds, err)
+		}
+		kinds[e.Kind]++
+	}
+	if kinds[control.EventForwardRemoved] != many || len(kinds) != 2 {
+		t.Errorf("%v, want %d %s and one %s", kinds, many, control.EventForwardRemoved, control.EventPortRemoved)
+	}
+}
+
 // So are those of a file that is read anew: what is taken back of a file that cannot
 // be had as well.
 func TestForwardEventsOfReload(t *testing.T) {
