@@ -122,7 +122,7 @@ func CheckForward(f Forward, ipv4, ipv6 netip.Prefix) error {
 	case isUnix && f.Network != "tcp":
 		return errors.New("a unix socket carries a stream; tcp is possible")
 	case !f.Guest.IsValid() && f.VM == "" || f.Guest.Port() == 0:
-		return fmt.Errorf("guest %v; a VM's port of the switch, or an address of %v or %v and a port, such as %v, are needed", f.To(), ipv4.Masked(), ipv6.Masked(), netip.AddrPortFrom(ipv4.Addr().Next(), 80))
+		return fmt.Errorf("guest %v; a VM's port of the switch, or an address of %v or %v and a port, such as %v, are needed", f.To(), ipv4.Masked(), ipv6.Masked(), netip.AddrPortFrom(exampleGuest(ipv4), 80))
 	case f.VM != "" && guest.IsValid():
 		return fmt.Errorf("guest %v at the port %s; an address or the name of a port is needed, not both", f.Guest, f.VM)
 	case f.VM != "":
@@ -134,6 +134,13 @@ func CheckForward(f Forward, ipv4, ipv6 netip.Prefix) error {
 		return fmt.Errorf("guest %v: %w, which no guest has; another one is needed", f.Guest, err)
 	}
 	return checkListen(f.Listen)
+}
+
+// exampleGuest is an address that a guest of a gateway with this address can have; a
+// network of IPv4 has one.
+func exampleGuest(gateway netip.Prefix) netip.Addr {
+	a, _ := dhcp.Example(gateway, func(a netip.Addr) bool { return a == gateway.Addr() })
+	return a
 }
 
 func checkListen(listen string) error {
@@ -304,7 +311,7 @@ func (n *Network) forward(f Forward, host streamConn) {
 	}
 	defer n.conns.open.Add(-1)
 	ctx, cancel := context.WithTimeout(n.ctx, dialWait)
-	ep, wq, err := n.callOneOf(ctx, n.guestsOf(f))
+	ep, wq, err := n.callVM(ctx, f)
 	cancel()
 	if err != nil {
 		n.counters.forwardFailed.Add(1)

@@ -173,7 +173,7 @@ func TestForwardRefused(t *testing.T) {
 		{Forward{Network: "tcp", Listen: "web", Guest: netip.AddrPortFrom(netip.Addr{}, 80), VM: "web"}, "127.0.0.1:8080"},
 		{Forward{Network: "udp", Listen: "unix:/tmp/x", Guest: guest}, "tcp is possible"},
 		{Forward{Network: "tcp", Listen: "localhost", Guest: guest}, "127.0.0.1:8080"},
-		{Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.AddrPort{}}, "10.0.2.3:80"},
+		{Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.AddrPort{}}, "10.0.2.1:80"},
 		{Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.MustParseAddrPort("192.0.2.1:80")}, "10.0.2.0/24"},
 		{Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.MustParseAddrPort("10.0.2.2:80")}, "no guest's address"},
 		{Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.MustParseAddrPort("10.0.2.0:80")}, "address of the network"},

@@ -67,8 +67,8 @@ func TestForwardByNameTriesAll(t *testing.T) {
 		defer c.Close()
 	}
 	f := Forward{Network: "tcp", Listen: "127.0.0.1:0", Guest: netip.AddrPortFrom(netip.Addr{}, 80), VM: "guest"}
-	if list := l.n.guestsOf(f); len(list) != 2 || list[0].Addr() != g.v4 || list[1].Addr() != g.v6 {
-		t.Fatalf("%v", list)
+	if list, others := l.n.guestsOf(f); len(list) != 2 || list[0].Addr() != g.v4 || list[1].Addr() != g.v6 || len(others) != 0 {
+		t.Fatalf("%v, %v", list, others)
 	}
 	l.must(l.n.AddForward(f))
 	c, err := net.DialTimeout("tcp", l.n.Forwards()[0].Address, 5*time.Second)

@@ -46,6 +46,10 @@ type udpForward struct {
 
 	mu      sync.Mutex
 	clients map[netip.AddrPort]*udpClient
+
+	waiting waiting
+	opening sync.Mutex // held while there is a new client; before mu
+	shut    bool       // there is none any more; guarded by opening
 }
 
 // udpClient is one who sends to a guest.
@@ -86,29 +90,60 @@ func (u *udpForward) receive() {
 		if err != nil { // an earlier answer found nobody
 			continue
 		}
-		c := u.client(netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
-		if c == nil {
-			u.n.counters.forwardFailed.Add(1)
-			continue
-		}
-		c.flow.used.Store(worker.Now())
-		u.n.sendUDP(c.flow.key.far, c.flow.key.guest, b[:count])
+		u.take(netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), b[:count])
 	}
 }
 
-// client is who sends from an address, with a flow; nil when there can be none.
-func (u *udpForward) client(from netip.AddrPort) *udpClient {
+// take carries a datagram. It never waits: one whose guest has to be looked for is
+// set aside, and what others send goes on.
+func (u *udpForward) take(from netip.AddrPort, data []byte) {
+	if c := u.find(from); c != nil {
+		c.carry(data)
+		return
+	}
+	known, others := u.n.guestsOf(u.spec)
+	switch {
+	case len(known) > 0:
+		u.begin(from, known[0], data)
+	case len(others) == 0 || !u.putAside(from, data, others):
+		u.n.counters.forwardFailed.Add(1)
+	}
+}
+
+// begin carries the first datagram of a client to a guest that is known.
+func (u *udpForward) begin(from, guest netip.AddrPort, data []byte) {
+	c := u.client(from, guest)
+	if c == nil {
+		u.n.counters.forwardFailed.Add(1)
+		return
+	}
+	c.carry(data)
+}
+
+func (c *udpClient) carry(data []byte) {
+	c.flow.used.Store(worker.Now())
+	c.forward.n.sendUDP(c.flow.key.far, c.flow.key.guest, data)
+}
+
+func (u *udpForward) find(from netip.AddrPort) *udpClient {
 	u.mu.Lock()
-	c := u.clients[from]
-	u.mu.Unlock()
-	if c != nil {
+	defer u.mu.Unlock()
+	return u.clients[from]
+}
+
+// client is who sends from an address to a guest, with a flow; nil when there can be
+// none.
+func (u *udpForward) client(from, guest netip.AddrPort) *udpClient {
+	u.opening.Lock()
+	defer u.opening.Unlock()
+	if c := u.find(from); c != nil {
 		return c
 	}
-	guest, st := u.n.findOneOf(u.n.ctx, u.n.guestsOf(u.spec))
-	if st == nil {
+	st := u.n.stations.find(guest.Addr())
+	if st == nil || u.shut {
 		return nil
 	}
-	c = &udpClient{forward: u, address: from}
+	c := &udpClient{forward: u, address: from}
 	gateway := u.n.o.IPv4.Addr()
 	if guest.Addr().Is6() {
 		gateway = u.n.o.IPv6.Addr()
@@ -147,6 +182,9 @@ func (u *udpForward) forget(c *udpClient) {
 
 // forgetAll ends the flows of a way in that is closed.
 func (u *udpForward) forgetAll() {
+	u.opening.Lock()
+	u.shut = true
+	u.opening.Unlock()
 	u.mu.Lock()
 	list := make([]*udpClient, 0, len(u.clients))
 	for _, c := range u.clients {

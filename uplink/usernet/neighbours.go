@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -139,19 +140,28 @@ var errNobody = errors.New("no guest has the address")
 func (n *Network) resolve(ctx context.Context, a netip.Addr) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, resolveWait, errNobody)
 	defer cancel()
+	_, err := n.resolveOne(ctx, []netip.AddrPort{netip.AddrPortFrom(a, 0)})
+	return err
+}
+
+// resolveOne returns when it is known who has one of some addresses, and answers
+// the place of the first of which it is. All are asked for at once, until ctx ends.
+func (n *Network) resolveOne(ctx context.Context, list []netip.AddrPort) (at int, err error) {
 	again := time.NewTicker(askEvery)
 	defer again.Stop()
 	for {
 		learned := n.stations.next()
-		if n.stations.find(a) != nil {
-			return nil
+		if at = slices.IndexFunc(list, func(a netip.AddrPort) bool { return n.stations.find(a.Addr()) != nil }); at >= 0 {
+			return at, nil
 		}
-		n.ask(a)
+		for _, a := range list {
+			n.ask(a.Addr())
+		}
 		select {
 		case <-learned:
 		case <-again.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%v: %w", a, context.Cause(ctx))
+			return -1, fmt.Errorf("%v: %w", list[0].Addr(), context.Cause(ctx))
 		}
 	}
 }

@@ -242,7 +242,12 @@ func (n *Network) sendTFTP(p boot.Peer, b []byte) {
 
 // addressesOf is what the VM at a port, whose name is in lower case, has.
 func (n *Network) addressesOf(port string) (list []netip.Addr) {
-	for _, g := range n.guests.named(port) {
+	return n.addressesAt(n.guests.named(port))
+}
+
+// addressesAt is what guests have.
+func (n *Network) addressesAt(guests []*guest) (list []netip.Addr) {
+	for _, g := range guests {
 		list = append(list, n.services.dhcp.Addresses(time.Now(), g.name)...)
 		for _, a := range n.stations.of(g) {
 			if !a.IsLinkLocalUnicast() && !slices.Contains(list, a) {

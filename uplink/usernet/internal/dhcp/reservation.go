@@ -96,17 +96,24 @@ func (n network) mayReserve(a netip.Addr, reserved map[netip.Addr]bool) error {
 		reserved[a] = true
 		return nil
 	}
-	return fmt.Errorf("%w; want another one of %v, such as %v", err, n.prefix.Masked(), n.example(reserved))
+	not := func(a netip.Addr) bool { return slices.Contains(n.own, a) || reserved[a] }
+	if example, ok := Example(n.prefix, not); ok {
+		return fmt.Errorf("%w; want another one of %v, such as %v", err, n.prefix.Masked(), example)
+	}
+	return fmt.Errorf("%w; want another one of %v, if one is free, or a larger network", err, n.prefix.Masked())
 }
 
-// example is an address that can be reserved.
-func (n network) example(reserved map[netip.Addr]bool) netip.Addr {
-	a := n.prefix.Masked().Addr()
+// Example is an address that a station of a network can have, one of the lowest, of
+// which not does not report that it is another's; not ok: none of them is.
+func Example(network netip.Prefix, not func(netip.Addr) bool) (a netip.Addr, ok bool) {
+	a = network.Masked().Addr()
 	for range 100 { // others are as good as none
-		a = a.Next()
-		if CheckStation(n.prefix, a) == nil && !slices.Contains(n.own, a) && !reserved[a] {
-			break
+		if a = a.Next(); CheckStation(network, a) != nil {
+			break // so are those that follow
+		}
+		if !not(a) {
+			return a, true
 		}
 	}
-	return a
+	return a, false
 }
