@@ -69,7 +69,11 @@ func forwardOf(r control.ForwardRequest) (usernet.Forward, error) {
 		return f, wrong("a forward with a word of %d characters; want at most %d, such as tcp, 127.0.0.1:8080, 10.0.2.15:80", n, maxForward)
 	}
 	var err error
-	if f.Guest, f.VM, err = parseGuest(r.Guest); err != nil {
+	f.Guest, f.VM, err = parseGuest(r.Guest)
+	if m, ok := errors.AsType[mistyped](err); ok {
+		return f, wrong("guest %q: %v", r.Guest, m)
+	}
+	if err != nil {
 		return f, wrong("guest %q: want an address of the network, or the name of a VM's port, and a port, such as 10.0.2.15:80 or web:80", r.Guest)
 	}
 	if path, ok := socketPath(r.Listen); ok && !filepath.IsAbs(path) {

@@ -23,7 +23,8 @@ socket is made, none is looked for.
 
 A right file gives a table of what would run. A wrong one gives its mistakes,
 all of them, on standard error, a line with place and reason for each.
-docs/configuration.md explains the keys.
+docs/configuration.md explains the keys. What is possible and may be a mistake is a
+note on standard error: a forward to a VM of which the file has no port.
 
 The exit code is 0 for a right file, 2 for a wrong one.`
 
@@ -73,6 +74,10 @@ func check(path string, asJSON bool, out, log io.Writer) error {
 		if asJSON {
 			return nil
 		}
+		for _, n := range report.Notes {
+			n.Text = "note: " + n.Text
+			fmt.Fprintln(log, n.line(path))
+		}
 		return report.writeTable(out)
 	}
 	if !asJSON {
@@ -91,6 +96,7 @@ type fileReport struct {
 
 	Workers int              `json:"workers,omitempty"`
 	Ports   []filePortReport `json:"ports,omitempty"`
+	Notes   []mistakeReport  `json:"notes,omitempty"` // what may be meant so
 }
 
 type mistakeReport struct {
@@ -109,19 +115,27 @@ type filePortReport struct {
 	VLAN   string `json:"vlan,omitempty"` // as "10", "10+20-29", "10+20,native 10"
 }
 
+// reportOf is a mistake, with its place apart.
+func reportOf(err error) mistakeReport {
+	m, ok := errors.AsType[mistake](err)
+	if !ok || m.at == nil {
+		return mistakeReport{Text: err.Error()}
+	}
+	place := origin{at: m.at}.String() + ": "
+	return mistakeReport{m.at.Start.Line, m.at.Start.Column, strings.TrimPrefix(m.Error(), place)}
+}
+
 func newFileReport(path string, c config, err error) fileReport {
 	r := fileReport{File: path, Valid: err == nil, Mistakes: []mistakeReport{}, Workers: c.workers}
 	for _, e := range mistakesOf(err) {
-		m := mistakeReport{Text: e.Error()}
-		if at, ok := errors.AsType[mistake](e); ok && at.at != nil {
-			place := origin{at: at.at}.String() + ": "
-			m = mistakeReport{at.at.Start.Line, at.at.Start.Column, strings.TrimPrefix(at.Error(), place)}
-		}
-		r.Mistakes = append(r.Mistakes, m)
+		r.Mistakes = append(r.Mistakes, reportOf(e))
 	}
 	slices.SortStableFunc(r.Mistakes, func(a, b mistakeReport) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
+	for _, s := range strangers(c.ports) {
+		r.Notes = append(r.Notes, reportOf(s.note()))
+	}
 	for _, p := range c.ports {
 		report := filePortReport{Port: p.name, Socket: p.place(), Role: p.role(), MAC: net.HardwareAddr(p.mac[:]).String(), Mode: p.mode.String(), Switch: p.network, VLAN: vlanText(p.vlan)}
 		if p.uplink != nil {

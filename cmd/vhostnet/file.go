@@ -205,8 +205,18 @@ func (r *fileReader) readUplink(b *hcl.Block) {
 	if p.uplink.kind == "tap" {
 		p.uplink.tap.device = p.name
 	}
-	r.each(content, what, keys, func(k key, value string, _ hcl.Range) error { return p.uplinkOption(k.option, value) })
-	for _, err := range mistakesOf(p.consistentUplink()) {
+	read := map[string]bool{}
+	r.each(content, what, keys, func(k key, value string, _ hcl.Range) error {
+		read[k.name] = true
+		return p.uplinkOption(k.option, value)
+	})
+	check := p.consistentUplink
+	for _, name := range uplinkKinds[p.uplink.kind].basis {
+		if content.Attributes[name] != nil && !read[name] {
+			check = p.switching.consistent // by what stands for it all else would be wrong
+		}
+	}
+	for _, err := range mistakesOf(check()) {
 		r.wrong(rangeOf(err, content, keys, b.DefRange), what, err)
 	}
 	r.ports = append(r.ports, p)
@@ -215,8 +225,11 @@ func (r *fileReader) readUplink(b *hcl.Block) {
 // rangeOf is where the option is that an error is about; elsewhere: nothing says so.
 func rangeOf(err error, content *hcl.BodyContent, keys []key, elsewhere hcl.Range) hcl.Range {
 	if o, ok := errors.AsType[optionError](err); ok {
-		at := slices.IndexFunc(keys, func(k key) bool { return k.option == o.option })
-		return content.Attributes[keys[at].name].Expr.Range()
+		for _, k := range keys {
+			if attr := content.Attributes[k.name]; attr != nil && k.option == o.option {
+				return attr.Expr.Range()
+			}
+		}
 	}
 	return elsewhere
 }

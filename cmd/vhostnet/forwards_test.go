@@ -94,6 +94,7 @@ func TestForwardCommands(t *testing.T) {
 	a.refuses(exitFailed, "forwards remove tcp/127.0.0.1:1", "no forward tcp/127.0.0.1:1")
 	for line, word := range map[string]string{
 		"forwards x": "x", "forwards add": "NETWORK/LISTEN/GUEST", "forwards add tcp/127.0.0.1:80": "NETWORK/LISTEN/GUEST", "forwards add sctp/127.0.0.1:80/10.0.2.50:80": "NETWORK/LISTEN/GUEST",
+		"forwards add tcp/127.0.0.1:80/10.0.2.256:80": "10.0.2.256 is no address",
 		"forwards remove": "NETWORK/LISTEN", "forwards remove tcp": "NETWORK/LISTEN", "forwards remove tcp/": "NETWORK/LISTEN",
 	} {
 		a.refuses(exitUsage, line, word)
@@ -171,8 +172,9 @@ func TestForwardRequests(t *testing.T) {
 		`guest "web:"`:                     func(r *control.ForwardRequest) { r.Guest = "web:" },
 		`guest "w/b:80"`:                   func(r *control.ForwardRequest) { r.Guest = "w/b:80" },
 		`guest "web:65536"`:                func(r *control.ForwardRequest) { r.Guest = "web:65536" },
-		`guest ""`:                         func(r *control.ForwardRequest) { r.Guest = "" },
-		"are needed":                       func(r *control.ForwardRequest) { r.Guest = "10.0.3.15:0" },
+		`guest "10.0.3.256:80": 10.0.3.256 is no address; want one such`: func(r *control.ForwardRequest) { r.Guest = "10.0.3.256:80" },
+		`guest ""`:   func(r *control.ForwardRequest) { r.Guest = "" },
+		"are needed": func(r *control.ForwardRequest) { r.Guest = "10.0.3.15:0" },
 		"want a whole path, such as unix:/run/web":  func(r *control.ForwardRequest) { r.Listen = "unix:web.sock" },
 		`want a whole path, such as unix:/run/web.`: func(r *control.ForwardRequest) { r.Listen = "unix:" },
 		`network "tcp6"; tcp or udp`:                func(r *control.ForwardRequest) { r.Network = "tcp6" },

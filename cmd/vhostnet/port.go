@@ -243,7 +243,11 @@ func joinPorts(ports []portSpec, host string, there int) error {
 			p.mac = netdev.DeriveMAC(host, p.name)
 		}
 	}
-	return errors.Join(append(errs, joinMirrors(ports))...)
+	errs = append(errs, joinMirrors(ports))
+	if there == 0 {
+		errs = append(errs, joinForwards(ports))
+	}
+	return errors.Join(errs...)
 }
 
 // listOf is "a, b or c".

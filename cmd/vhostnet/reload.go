@@ -47,6 +47,7 @@ func (d *daemon) reloads(ctx context.Context, old config) {
 			if level := c.logLevel; level != d.log.GetLevel() {
 				d.log.SetLevel(level)
 			}
+			d.tellStrangers(c)
 			d.log.Info("configuration is read anew", "added", len(p.add)-len(p.replaced), "removed", len(p.remove)-len(p.replaced), "replaced", len(p.replaced), "changed", len(p.change))
 		}
 		notify(d.log, sd.SdNotifyReady)

@@ -84,6 +84,7 @@ func serve(ctx context.Context, c config, out io.Writer, log hclog.Logger) error
 			return err
 		}
 	}
+	d.tellStrangers(c)
 	return d.run(ctx, c, newReporter(counters, c.json), asked)
 }
 

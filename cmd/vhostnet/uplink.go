@@ -36,6 +36,7 @@ type uplinkKind struct {
 	place  func(u *uplinkSpec, where string) error                        // what is behind KIND: on the command line
 	option func(u *uplinkSpec, key, value string) (known bool, err error) // of its own
 	keys   []key                                                          // in the file, of its own
+	basis  []string                                                       // of those keys, by which check judges others
 	check  func(u *uplinkSpec) error                                      // all options together
 	open   func(d *daemon, spec portSpec, o vswitch.PortOptions, before *waysIn) (attachment, error)
 }
@@ -43,11 +44,11 @@ type uplinkKind struct {
 // uplinkKinds are all of them, by their names.
 var uplinkKinds = map[string]uplinkKind{
 	"tap": {
-		name: "tap", keys: tapKeys, open: (*daemon).openTAP,
+		name: "tap", keys: tapKeys, basis: []string{"device"}, open: (*daemon).openTAP,
 		place: (*uplinkSpec).placeTAP, option: (*uplinkSpec).tapOption, check: (*uplinkSpec).checkTAP,
 	},
 	"user": {
-		name: "internet", keys: userKeys, open: (*daemon).openUser,
+		name: "internet", keys: userKeys, basis: []string{"ipv4", "ipv6"}, open: (*daemon).openUser,
 		place: (*uplinkSpec).placeUser, option: (*uplinkSpec).userOption, check: (*uplinkSpec).checkUser,
 	},
 }

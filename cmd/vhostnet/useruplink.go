@@ -146,8 +146,12 @@ func (u *uplinkSpec) checkUser() error {
 			errs = append(errs, optionError{option, fmt.Errorf("%s=%s: %w", option, value, err)})
 		}
 	}
-	for _, f := range n.forwards {
-		add("forward", f.Network+"/"+f.Listen+"/"+f.To(), usernet.CheckForward(f, ipv4, ipv6))
+	for i, f := range n.forwards {
+		err := usernet.CheckForward(f, ipv4, ipv6)
+		if slices.Contains(n.forwards[:i], f) {
+			err = errors.New("it is there twice; want it once") // with port 0 nobody could tell which of them is meant
+		}
+		add("forward", f.Network+"/"+f.Listen+"/"+f.To(), err)
 	}
 	for i, err := range usernet.CheckReservations(n.services.Reservations, ipv4, ipv6) {
 		add("reserve", reservationText(n.services.Reservations[i]), err)
@@ -155,15 +159,27 @@ func (u *uplinkSpec) checkUser() error {
 	return errors.Join(errs...)
 }
 
-// parseGuest reads an address and a port, or the name of a VM's port and a port.
+// mistyped is what stands for a guest and looks like an address, and is none.
+type mistyped string
+
+func (m mistyped) Error() string {
+	return fmt.Sprintf("%s is no address; want one such as 10.0.2.15, or the name of a VM's port that is not of digits and dots only", string(m))
+}
+
+// parseGuest reads an address and a port, or the name of a VM's port and a port. A
+// name of digits and dots only is taken for a mistyped address.
 func parseGuest(s string) (guest netip.AddrPort, vm string, err error) {
 	if guest, err = netip.ParseAddrPort(s); err == nil {
 		return guest, "", nil
 	}
 	vm, number, _ := strings.Cut(s, ":")
 	port, err := strconv.ParseUint(number, 10, 16)
-	if err == nil && !portName.MatchString(vm) {
+	switch {
+	case err != nil:
+	case !portName.MatchString(vm):
 		err = fmt.Errorf("%q is no name of a port", vm)
+	case strings.Trim(vm, "0123456789.") == "":
+		err = mistyped(vm)
 	}
 	return netip.AddrPortFrom(netip.Addr{}, uint16(port)), vm, err
 }
@@ -174,6 +190,9 @@ func parseForward(s string) (usernet.Forward, error) {
 	network, rest, _ := strings.Cut(s, "/")
 	at := strings.LastIndexByte(rest, '/')
 	guest, vm, err := parseGuest(rest[at+1:])
+	if _, ok := errors.AsType[mistyped](err); ok {
+		return usernet.Forward{}, fmt.Errorf("forward=%s: %w", s, err)
+	}
 	if at < 1 || rest[:at] == unixPrefix || err != nil || network != "tcp" && network != "udp" {
 		return usernet.Forward{}, fmt.Errorf("forward=%s: want NETWORK/LISTEN/GUEST, such as tcp/127.0.0.1:8080/10.0.2.15:80, tcp/127.0.0.1:8080/web:80 or tcp/unix:/tmp/web.sock/10.0.2.15:80", s)
 	}
