@@ -204,19 +204,28 @@ func TestDoubleRead_KilledBehindAFrontEndThatGaveBack(t *testing.T) {
 
 // A process is killed before each store of a push, and a front-end that stands
 // anywhere gives back what looks available there: the first chain of that push,
-// too, behind which others are used already. The driver takes what it sees, and the
-// processes that come next are killed as well, also before the front-end does it.
-// Every head comes back once.
+// too, behind which others are used already. The driver takes what it sees, or does
+// not, and the processes that come next are killed as well, also before the front-end
+// does it. Every head comes back once.
 func TestDoubleRead_KilledAmidAPushBeforeAFrontEndGaveBack(t *testing.T) {
 	for kept, make := range map[string]func(*testing.T, int, virtio.Features) *journaled{"journal": newJournaled, "region": newTracked} {
-		for name, list := range frames {
+		for name, push := range pushes {
 			for _, earlier := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s, %s, a push before it %t", kept, name, earlier), func(t *testing.T) {
-					a := amidAPush{t: t, list: list, earlier: earlier, make: make}
-					for n := 0; a.killed(n); n++ {
+					a := amidAPush{t: t, push: push, earlier: earlier, make: make}
+					points := 0
+					for a.killed(points) {
+						points++
 					}
-					if a.took < 100 {
-						t.Errorf("the front-end gave something back in %d cases", a.took)
+					least := 2 + push.given // a journal's: an entry each, the push, and its end
+					if kept == "region" {
+						least = 4 + 5*push.slots() // four words in, one out, and the places
+					}
+					if least += 1 + push.given; points < least { // and the used descriptors
+						t.Errorf("only %d points at which a process was killed, want %d at least", points, least)
+					}
+					if a.took < points || a.reaped < points {
+						t.Errorf("the front-end gave something back in %d cases and the driver took something in %d, of %d points at which a process was killed", a.took, a.reaped, points)
 					}
 				})
 			}
@@ -224,58 +233,113 @@ func TestDoubleRead_KilledAmidAPushBeforeAFrontEndGaveBack(t *testing.T) {
 	}
 }
 
+// amidPush is the chains of a push, in turn.
+type amidPush struct {
+	list  []vqtest.Request
+	given int
+}
+
+// pushes are of kinds that differ in where their slots end.
+var pushes = map[string]amidPush{
+	"one slot":     {frames["one slot"], 5},
+	"two slots":    {frames["two slots"], 5},
+	"one to three": {frames["one to three"], 5},
+	"the ring":     {wholeRing, 5},
+}
+
+// wholeRing is three slots and two in turn, so five of them fill it.
+var wholeRing = []vqtest.Request{frames["one to three"][0], frames["one to three"][2]}
+
+// request is that of chain i.
+func (p amidPush) request(i int) vqtest.Request { return p.list[i%len(p.list)] }
+
+// slots is how many the push has.
+func (p amidPush) slots() (n int) {
+	for i := range p.given {
+		n += len(p.request(i).Out)
+	}
+	return n
+}
+
 // amidAPush is the cases of that test with one kind of chains.
 type amidAPush struct {
 	t       *testing.T
-	list    []vqtest.Request
+	push    amidPush
 	earlier bool // there was a push before
 	make    func(*testing.T, int, virtio.Features) *journaled
 	took    int // cases in which the front-end gave something back
+	reaped  int // and in which the driver took something before the ring was served
+}
+
+// amidCase is one case: a process that is killed at its n-th store, and a front-end
+// at a position, or where the push began if that is negative, that gives back before
+// the next process begins, or behind its store late if that is not negative.
+type amidCase struct {
+	n, at, late int
+	once        bool // the front-end gives back one chain at most
+	reap        bool // the driver takes what it sees before the ring is served
 }
 
 // killed is the cases of a process that is killed at its n-th store, and reports
 // whether it got so far.
 func (a *amidAPush) killed(n int) (killed bool) {
-	const size, apart = 13, 4
-	for at := range 2 * size {
+	const apart = 4
+	for at := range 2 * amidSize {
 		for _, once := range []bool{false, true} {
-			_, killed = a.round(size, at, once, n, -1)
+			_, killed = a.both(amidCase{n: n, at: at, late: -1, once: once})
 		}
 	}
 	for _, once := range []bool{false, true} { // where the push began
 		for late, again := n%apart, true; again; late += apart {
-			again, _ = a.round(size, -1, once, n, late)
+			again, _ = a.both(amidCase{n: n, at: -1, late: late, once: once})
 		}
 	}
 	return killed
 }
 
-// round is one case: a front-end at a position, or where the push began, that gives
-// back before the next process begins, or behind its store late.
-func (a *amidAPush) round(size, at int, once bool, n, late int) (again, killed bool) {
+// both is a case with a driver that is quick, and with one that is not, if that is
+// another case.
+func (a *amidAPush) both(c amidCase) (again, killed bool) {
 	a.t.Helper()
-	j := a.make(a.t, size, virtio.EventIdx)
+	before := a.reaped
+	c.reap = true
+	if again, killed = a.round(c); a.reaped > before {
+		c.reap = false
+		a.round(c)
+	}
+	return again, killed
+}
+
+const amidSize = 13
+
+func (a *amidAPush) round(c amidCase) (again, killed bool) {
+	a.t.Helper()
+	j := a.make(a.t, amidSize, virtio.EventIdx)
 	defer j.Close()
-	from, killed := j.killedAmidAPush(size, a.list, a.earlier, n)
+	from, killed := j.killedAmidAPush(a.push, a.earlier, c.n)
+	at := c.at
 	if at < 0 {
 		at = from
 	}
-	s := j.staleAt(size, at, once)
-	if late >= 0 {
-		again = killedAt(late, func() { j.beginAfter(s) })
+	s := j.staleAt(amidSize, at, c.once)
+	if c.late >= 0 {
+		again = killedAt(c.late, func() { j.beginAfter(s) })
 	}
 	if s.drop() > 0 {
 		a.took++
 	}
-	j.resumeBehind(s, n+at+late, fmt.Sprintf("killed at store %d, and %d, a front-end at %d, one chain only %t", n, late, at, once))
+	if c.reap && j.reap() > 0 {
+		j.fill()
+		a.reaped++
+	}
+	j.resumeBehind(s, c.n+at+c.late, fmt.Sprintf("%+v", c))
 	return again, killed
 }
 
 // killedAmidAPush is a process that is killed at the n-th store of a push, and where
 // that began. The push before it was of other chains at other slots.
-func (j *journaled) killedAmidAPush(size int, list []vqtest.Request, earlier bool, n int) (from int, killed bool) {
+func (j *journaled) killedAmidAPush(push amidPush, earlier bool, n int) (from int, killed bool) {
 	j.t.Helper()
-	const given = 5
 	j.post(9, vqtest.Request{In: []int{100}}) // the laps meet amid what follows
 	j.serve()
 	if earlier {
@@ -284,22 +348,18 @@ func (j *journaled) killedAmidAPush(size int, list []vqtest.Request, earlier boo
 		}
 		j.serve()
 	}
-	from = j.stands(size)
-	for i := range given {
-		j.post(1, list[i%len(list)])
+	from = j.stands(amidSize)
+	for i := range push.given {
+		j.post(1, push.request(i))
 	}
-	chains := popAll(j.t, j.Queue, given)
+	chains := popAll(j.t, j.Queue, push.given)
 	return from, killedAt(n, func() { pushAll(j.Queue, chains) })
 }
 
-// resumeBehind is resume behind a front-end that has given chains back: the driver
-// takes them before, and sends as many as there is room for.
+// resumeBehind is resume behind a front-end that has given chains back.
 func (j *journaled) resumeBehind(s *stale, n int, when string) {
 	j.t.Helper()
 	const apart = 11
-	if n%2 == 0 && j.reap() > 0 {
-		j.fill()
-	}
 	for again := n % apart; killedAt(again, func() { j.beginAfter(s) }); again += apart {
 	}
 	j.serve()
@@ -315,11 +375,12 @@ func (j *journaled) resumeBehind(s *stale, n int, when string) {
 // fill gives the device as many chains of one slot as there is room for.
 func (j *journaled) fill() {
 	for {
-		head, err := j.Driver.Add(frames["one slot"][0])
+		frame := frames["one slot"][0]
+		head, err := j.Driver.Add(frame)
 		if err != nil {
 			j.Driver.Publish()
 			return
 		}
-		j.posted[head] = true
+		j.posted[head] = bytesOf(frame)
 	}
 }

@@ -36,8 +36,11 @@ import (
 // A region of which chains are in flight is taken over by laying those out in
 // the ring anew, from the position on and in the order in which they were taken,
 // as if the driver had just made them available: the slots are the device's, and
-// the driver knows chains by their ids. That is right for a push that is taken
-// back, and for a back-end that gave chains back out of order.
+// the driver knows chains by their ids. That is right for a back-end that gave
+// chains back out of order. A push that was made here and is taken back has its
+// slots restored instead, word by word: one that a front-end had used before it has
+// no length any more, so its chain is not to be served, and has to be found again
+// (givenback.go).
 //
 // The one thing that the format cannot tell is a push of as many slots as the
 // ring has, of which the index is the same afterwards. The wrap counters do,
@@ -177,7 +180,7 @@ func (f *Inflight) recover(p *packed) error {
 	}
 	p.nextUsed = p.positionOf(is.pos)
 	p.nextAvail = p.nextUsed
-	g.layOutAll(p, flights)
+	g.layOutAll(p, flights, is.ours)
 	for _, chain := range slices.Backward(flights) {
 		g.land(chain.entries[0])
 	}
@@ -196,6 +199,9 @@ func (g region) leftOf(p *packed, is *place, was place) error {
 	if err != nil {
 		return err
 	}
+	if len(flights) > 0 && flights[0].entries[0] != 0 {
+		flights = nil // the push was over: who lands the oldest first leaves the end of it
+	}
 	chains := make([]uint32, len(flights))
 	for i, f := range flights {
 		chains[i] = uint32(len(f.entries))
@@ -209,8 +215,9 @@ func (g region) leftOf(p *packed, is *place, was place) error {
 
 // layOutAll makes chains available from where p stands on, the last slot first: if
 // a front-end uses the first one amid that, those behind it that are used already
-// are still the first ones.
-func (g region) layOutAll(p *packed, flights []flight) {
+// are still the first ones. Those of a push of this back-end were there, so they are
+// restored as they were, used ones too: what a front-end has used is found again.
+func (g region) layOutAll(p *packed, flights []flight, ours bool) {
 	pos := p.nextUsed
 	for _, chain := range flights {
 		pos = p.add(pos, uint32(len(chain.entries)))
@@ -218,20 +225,25 @@ func (g region) layOutAll(p *packed, flights []flight) {
 	for _, chain := range slices.Backward(flights) {
 		for i, e := range slices.Backward(chain.entries) {
 			pos = p.sub(pos, 1)
-			g.layOut(p, pos, e, i+1 < len(chain.entries))
+			meta := bits.RotateLeft64(g.Load64(at(e, entryMeta)), 32)
+			if !ours {
+				meta = p.availableMeta(pos, meta, i+1 < len(chain.entries))
+			}
+			slot := descSize * p.slot(pos)
+			p.ring.Store64(slot, g.Load64(at(e, entryAddr)))
+			p.ring.Store64(slot+packedLen, meta)
 		}
 	}
 }
 
-// layOut makes the descriptor in entry e available at pos.
-func (g region) layOut(p *packed, pos, e uint32, more bool) {
-	meta := bits.RotateLeft64(g.Load64(at(e, entryMeta)), 32) &^ ((wordAvailUsed | flagNext<<16) << 32)
+// availableMeta is meta, the second word of a descriptor, as it is at pos when the
+// driver has made it available there, with more behind it or not.
+func (p *packed) availableMeta(pos uint32, meta uint64, more bool) uint64 {
+	meta = meta&^((wordAvailUsed|flagNext<<16)<<32) | uint64(p.availableAs(pos))<<32
 	if more {
 		meta |= flagNext << 48
 	}
-	slot := descSize * p.slot(pos)
-	p.ring.Store64(slot, g.Load64(at(e, entryAddr)))
-	p.ring.Store64(slot+packedLen, meta|uint64(p.availableAs(pos))<<32)
+	return meta
 }
 
 // begin makes f the region of p, which stands where it is to go on, with nothing

@@ -112,6 +112,39 @@ func TestInflightSignIsOfAPosition(t *testing.T) {
 	})
 }
 
+// signed is the word of positions in a region with this back-end's sign.
+func signed(word uint64) uint64 {
+	return word | uint64(uint16(word<<16*0x9e37_79b9_7f4a_7c15>>48)|1)<<48
+}
+
+// A back-end of the same sign that is killed behind a push, and had landed the
+// oldest of its chains, leaves the others in the region. All of them are back.
+func TestInflightWithoutTheOldest(t *testing.T) {
+	for landed := 1; landed < 3; landed++ {
+		j := newTracked(t, 16, virtio.EventIdx)
+		for _, in := range [][]int{{100}, {20, 30, 50}, {20, 30, 50}} {
+			j.post(1, vqtest.Request{In: in})
+		}
+		j.serve() // slots 0 to 6
+		g := j.inflight.Memory
+		for i, head := range []uint64{1: 1 | 2<<16 | 3<<32 | 3<<48, 2: 1 | 5<<16 | 6<<32 | 3<<48} {
+			if i >= landed {
+				entry := uint16([]int{0, 1, 4}[i])
+				g.Store64(entryAt(entry, 0), head)
+				g.Store64(entryAt(entry, 8), uint64(i))
+			}
+		}
+		g.Store32(12, 7<<16)                 // what was before the push is free from entry 7 on
+		g.Store64(16, signed(7|1<<32|1<<40)) // from slot 0 to slot 7
+		j.post(1, vqtest.Request{In: []int{100}})
+		j.wantFound(7 | 1<<15)
+		j.begin(nil)
+		if got := j.serve(); got != 1 || len(j.posted) != 0 {
+			t.Errorf("behind %d that were landed, %d of 1 head came back", landed, got)
+		}
+	}
+}
+
 // A position that the front-end was told is not kept, and whoever reads the rest
 // of the region finds nothing in flight there.
 func TestInflightForgets(t *testing.T) {

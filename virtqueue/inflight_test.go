@@ -224,6 +224,14 @@ func FuzzInflight(f *testing.F) {
 	binary.LittleEndian.PutUint64(whole[32+32*2:], 1|3<<16|4<<32|3<<48)
 	binary.LittleEndian.PutUint32(whole[12:], 5|5<<16)
 	f.Add(whole, []byte{})
+	// a push that is taken back, as this back-end leaves it, of slots that are none
+	forged := slices.Clone(whole)
+	binary.LittleEndian.PutUint64(forged[16:], signed(5|1<<32|1<<40))
+	binary.LittleEndian.PutUint32(forged[12:], 5<<16|5)
+	for i := 2; i < 5; i++ {
+		copy(forged[32+32*i+16:], "\xff\x7f\x85\xfe\xff\xff\xff\xff\xf0\xff\xff\xff\xff\xff\xff\xff")
+	}
+	f.Add(forged, []byte{14: 0x80})
 	f.Fuzz(func(t *testing.T, spoiled, ring []byte) {
 		j := newTracked(t, 8, 0)
 		defer j.Close()

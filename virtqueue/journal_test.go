@@ -16,13 +16,13 @@ type journaled struct {
 	*vqtest.Pair
 	journal  virtqueue.Journal
 	inflight *virtqueue.Inflight
-	posted   map[uint16]bool // heads that the driver has given and not got back
+	posted   map[uint16]int // bytes of each head that the driver has given and not got back
 }
 
 func newJournaled(t *testing.T, size int, f virtio.Features) *journaled {
 	t.Helper()
-	p := newPair(t, vqtest.Options{Size: size, Features: f | virtio.RingPacked, Memory: 1 << 20})
-	j := &journaled{t: t, Pair: p, posted: map[uint16]bool{}}
+	p := newPair(t, vqtest.Options{Size: size, Features: f | virtio.RingPacked, MaxChain: size, Memory: 1 << 20})
+	j := &journaled{t: t, Pair: p, posted: map[uint16]int{}}
 	j.journal = virtqueue.Journal{Memory: sharedmem.BytesBlock(make([]byte, virtqueue.JournalLen(size))), Key: [32]byte{1}}
 	j.begin(nil)
 	return j
@@ -80,15 +80,33 @@ func (j *journaled) replace() {
 func (j *journaled) post(n int, r vqtest.Request) {
 	j.t.Helper()
 	for range n {
-		j.posted[add(j.t, j.Pair, r)] = true
+		j.posted[add(j.t, j.Pair, r)] = bytesOf(r)
 	}
 	j.Driver.Publish()
 }
 
-// serve pops and pushes everything, and reaps it.
+// bytesOf is how many bytes a chain of r has.
+func bytesOf(r vqtest.Request) (n int) {
+	for _, b := range r.Out {
+		n += len(b)
+	}
+	for _, b := range r.In {
+		n += b
+	}
+	return n
+}
+
+// serve pops and pushes everything, each chain as long as it was given, and reaps
+// it.
 func (j *journaled) serve() (reaped int) {
 	j.t.Helper()
-	for chains := popAll(j.t, j.Queue, 64); len(chains) > 0; chains = popAll(j.t, j.Queue, 64) {
+	for chains := popAll(j.t, j.Queue, 16); len(chains) > 0; chains = popAll(j.t, j.Queue, 16) {
+		for i := range chains {
+			c := &chains[i]
+			if n, given := j.posted[c.Head]; !given || n != int(c.Readable+c.Writable) {
+				j.t.Fatalf("a chain of head %d and %d bytes, given %t with %d", c.Head, c.Readable+c.Writable, given, n)
+			}
+		}
 		pushAll(j.Queue, chains)
 	}
 	return j.reap()
@@ -104,7 +122,7 @@ func (j *journaled) reap() (reaped int) {
 			j.t.Fatal(err)
 		}
 		for _, u := range used[:n] {
-			if !j.posted[u.Head] {
+			if _, given := j.posted[u.Head]; !given {
 				j.t.Fatalf("head %d came back, and was not given", u.Head)
 			}
 			delete(j.posted, u.Head)
