@@ -20,7 +20,8 @@ import (
 // addresses.
 type link struct {
 	n          *Network
-	dispatcher atomic.Pointer[stack.NetworkDispatcher]
+	attached   stack.NetworkDispatcher                 // nil: none
+	dispatcher atomic.Pointer[stack.NetworkDispatcher] // attached, once packets may come
 }
 
 // gsoMaxSize is the longest packet that the stack makes. One byte more stalls
@@ -56,16 +57,20 @@ func (l *link) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported
 // GSOMaxSize is the longest of them.
 func (l *link) GSOMaxSize() uint32 { return gsoMaxSize }
 
-// Attach makes d the stack that inbound packets go to; nil: none.
+// Attach makes d the stack that inbound packets go to when they may come; nil: none.
 func (l *link) Attach(d stack.NetworkDispatcher) {
-	if d == nil {
+	if l.attached = d; d == nil {
 		l.dispatcher.Store(nil)
-		return
 	}
+}
+
+// up lets packets come: who gets them finds the Network's stack.
+func (l *link) up() {
+	d := l.attached
 	l.dispatcher.Store(&d)
 }
 
-// IsAttached reports whether there is a stack.
+// IsAttached reports whether there is a stack that gets packets.
 func (l *link) IsAttached() bool { return l.dispatcher.Load() != nil }
 
 // Wait returns at once: there are no goroutines.

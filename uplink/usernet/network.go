@@ -127,6 +127,7 @@ func (n *Network) Run(ctx context.Context) error {
 	s, err := n.newStack()
 	if err == nil {
 		n.stack = s
+		n.link.up()
 	}
 	n.state.Unlock()
 	if err != nil {
