@@ -211,8 +211,9 @@ func TestBuffersComeMeanwhile(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		for {
+			last := stop.Load() // before the look: what came until then is found
 			some, err := k.collect()
-			if err != nil || !some && stop.Load() {
+			if err != nil || !some && last {
 				done <- err
 				return
 			}
