@@ -43,7 +43,8 @@ const (
 
 func paced(t *testing.T, size int, length time.Duration) {
 	r := newRig(t, 1, netdev.Options{Name: "a", MAC: macA}, netdev.Options{Name: "b", MAC: macB})
-	o := vutest.Options{MemorySize: 64 << 20, Guest: vutest.Guest{RingSize: pacedRing, RxBuffer: 12 + size}}
+	// Two rings full of buffers of a page each are 64 MiB.
+	o := vutest.Options{MemorySize: 128 << 20, Guest: vutest.Guest{RingSize: pacedRing, RxBuffer: 12 + size}}
 	s := newPacer(r.connect("a", o), r.connect("b", o), size)
 	ctx, stop := context.WithCancel(context.Background())
 	var receiving sync.WaitGroup
