@@ -82,7 +82,8 @@ type forwards struct {
 
 // AddForward makes a way in. It listens when AddForward has returned nil;
 // before Run its callers wait. The error says what is wrong with f, or is a
-// *ListenError, which says why the host does not let us listen. It may be called at any time, by any goroutine.
+// *ListenError, which says why the host does not let us listen. It may be called at
+// any time, by any goroutine.
 func (n *Network) AddForward(f Forward) error {
 	if err := CheckForward(f, n.o.IPv4, n.o.IPv6); err != nil {
 		return fmt.Errorf("usernet: forward %v: %w", f, err)
