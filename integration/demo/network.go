@@ -11,9 +11,6 @@ import (
 	"vhostnet/integration"
 )
 
-// gateway6 is the user-mode network's gateway, which is this machine.
-const gateway6 = "fd76:686f:7374::2"
-
 // leaseScript is what udhcpc does with a lease. The addresses that a guest has
 // besides are those of the measurements.
 const leaseScript = `cat > /run/lease <<'END'
@@ -45,7 +42,8 @@ func (d *demo) network(ctx context.Context, lab *integration.Lab) error {
 	defer stop()
 	a, b := lab.Guests[0], lab.Guests[1]
 	page := fmt.Sprintf("http://host.internal:%d/", port)
-	page6 := fmt.Sprintf("http://[%s]:%d/", gateway6, port)
+	// busybox' wget takes a name's IPv4 address when it has one.
+	page6 := fmt.Sprintf(`"http://[$(nslookup -type=aaaa host.internal | sed -n 's/^Address: *\(.*::.*\)/\1/p')]:%d/"`, port)
 	for _, s := range []struct {
 		guest       *integration.Guest
 		say, script string
@@ -55,7 +53,7 @@ func (d *demo) network(ctx context.Context, lab *integration.Lab) error {
 		{a, "ip -6 addr show dev eth0 scope global", addressScript},
 		{a, "nslookup b.internal", "nslookup b.internal"},
 		{a, "wget -O- " + page, "wget -q -O- " + page},
-		{a, "wget -O- " + page6, "wget -q -O- '" + page6 + "'"},
+		{a, "wget -O- " + page6, "wget -q -O- " + page6},
 		{a, "ping -c 3 b.internal", "ping -c 3 b.internal"},
 	} {
 		fmt.Fprintf(d.out, "\nguest %s$ %s\n", s.guest.Name(), s.say)
