@@ -25,12 +25,12 @@ import (
 // copied out.
 
 // Sizes of a Softener. A burst of package queues takes at most 256 KiB (its
-// burstBytes) and one frame, and each of its 32 frames fragmentLen bytes more;
+// burstBytes) and one frame, and each of its 64 frames fragmentLen bytes more;
 // what is left when the arena is not emptied holds that.
 const (
 	SoftenerBytes = 512 << 10
 	softLists     = maxSegments + 512
-	softFrames    = 64
+	softFrames    = 128
 	keepBytes     = SoftenerBytes / 4
 )
 

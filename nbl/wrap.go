@@ -47,13 +47,9 @@ func NewSender(f virtio.Features, serial *uint64) Sender {
 	return s
 }
 
-// Ahead notes the lines that WrapAll will read of the chains' first buffers.
-func (s *Sender) Ahead(l *sharedmem.Lines, chains []virtqueue.Chain) {
-	from, to := s.from, s.to
-	for i := range chains {
-		l.Add(chains[i].First(), from, to)
-	}
-}
+// Ahead asks for the lines that WrapAll will read of chains whose first buffers are
+// noted in heads, which it empties.
+func (s *Sender) Ahead(heads *sharedmem.Lines) { heads.WillRead(s.from, s.to) }
 
 // payloadAhead is how much of a frame WrapAll asks for ahead of its copy, bytes. What
 // is behind the processor finds by itself, having seen the beginning.

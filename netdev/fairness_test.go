@@ -27,7 +27,7 @@ func (g *gated) Poll(c *worker.Context, budget int) bool {
 }
 
 // Two guests that want to send more than the worker can carry take turns by
-// their budgets: 64 small frames of the one, then 1 MiB of the other's long
+// their budgets: 128 small frames of the one, then 1 MiB of the other's long
 // ones. Neither waits for the other's ring to be empty (V74).
 func TestV74_PortsTakeTurnsByBudget(t *testing.T) {
 	const size, small, long = 65_000, 3 * visitChains, 3 * (visitBytes / (65_000 + 12))

@@ -69,7 +69,7 @@ func widePath(tb testing.TB, f virtio.Features, ports, entries int) *path {
 	}
 	p := &path{c: worker.NewTestContext(), receiver: devices[1]}
 	for _, pair := range []**vqtest.Pair{&p.from, &p.to} {
-		*pair, err = vqtest.NewPair(vqtest.Options{Size: 256, Features: f, Memory: 64 << 20})
+		*pair, err = vqtest.NewPair(vqtest.Options{Size: 512, Features: f, Memory: 64 << 20})
 		must(err)
 		tb.Cleanup((*pair).Close)
 	}

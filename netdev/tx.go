@@ -13,7 +13,7 @@ import (
 // A visit takes at most this many chains and, beyond the first, this many
 // bytes.
 const (
-	visitChains = 64
+	visitChains = 128
 	visitBytes  = 1 << 20
 )
 
@@ -29,7 +29,7 @@ type txRing struct {
 
 	chains [visitChains]virtqueue.Chain
 	lists  [visitChains]*nbl.List // one per chain
-	lines  sharedmem.Lines        // of the batch, asked for ahead
+	heads  sharedmem.Lines        // the first buffers of chains that are about to be wrapped
 	n      int                    // chains that were popped and not pushed back
 	holds  int                    // of them those that a device that drains knows of
 	told   bool                   // the owner knows that q is broken
@@ -84,8 +84,7 @@ func (t *txRing) take(budget int) bool {
 	t.serial.Reserve(visitChains)
 	t.pool.Get(t.lists[:n])
 	t.n = n
-	t.sender.Ahead(&t.lines, t.chains[:n])
-	t.lines.WillRead()
+	t.sender.Ahead(&t.heads)
 	t.sender.WrapAll(t.lists[:n], t.chains[:n], &t.dev.counters.Drops)
 	if t.dev.o.Pairs > 1 {
 		t.dev.nic.NoteSent(t.index/2, t.lists[:n])
@@ -93,15 +92,16 @@ func (t *txRing) take(budget int) bool {
 	return true
 }
 
-// limit answers how many of n chains are for this visit and gives the others
-// back to the ring: those beyond the visit's bytes, and those from one on that
-// is no frame. That one ends the ring when it is the first.
+// limit answers how many of n chains are for this visit, notes their heads, and
+// gives the others back to the ring: those beyond the visit's bytes, and those from
+// one on that is no frame. That one ends the ring when it is the first.
 func (t *txRing) limit(n int) int {
 	bytes, chains := 0, t.chains[:n]
 	for i := range chains {
 		c := &chains[i]
 		bytes += int(c.Readable)
 		if c.Writable == 0 && (bytes <= visitBytes || i == 0) {
+			t.heads.Add(c.First())
 			continue
 		}
 		t.q.Unpop(n - i)

@@ -47,7 +47,7 @@ func reaped(t *testing.T, d *vqtest.Driver) (n int) {
 // A chain that is no frame ends the ring when it is its turn: what the guest
 // sent before it is delivered, what it sent behind it is not looked at.
 func TestWritableChain(t *testing.T) {
-	p := newPath(t, pathFeatures, 60, 2048) // 64 frames
+	p := newPath(t, pathFeatures, 60, 2048) // visitChains frames
 	carryOn(t, func() { p.tx.Poll(p.c, visitChains) })
 	for range 3 {
 		if _, err := p.from.Driver.Add(frameTo(pathMAC)); err != nil {
@@ -87,12 +87,13 @@ func TestWritableChain(t *testing.T) {
 // What a ring still holds when it is disabled or stopped goes back to the
 // driver, and is counted.
 func TestFinish(t *testing.T) {
+	const visits = 256/visitChains + 1 // there are 256 buffers
 	p := newPath(t, pathFeatures, 60, 2048)
 	if err := p.tx.dev.o.Switch.AddStatic(p.receiver.port, 0, pathMAC); err != nil {
 		t.Fatal(err) // what is flooded does not wait
 	}
 	carryOn(t, func() {
-		for range 5 { // 256 buffers: in the fifth visit there are none, and the clock stands still
+		for range visits { // in the last there are no buffers, and the clock stands still
 			p.tx.Poll(p.c, visitChains)
 			n, err := p.from.Driver.Reap(p.used[:])
 			if err != nil {
@@ -119,7 +120,7 @@ func TestFinish(t *testing.T) {
 	if p.tx.n != 0 || p.tx.pool.Out() != 0 {
 		t.Errorf("%d chains are held, %d lists are out", p.tx.n, p.tx.pool.Out())
 	}
-	if state := p.tx.q.Suspend(); state != (virtqueue.State{Avail: 5 * visitChains, Used: 5 * visitChains}) {
+	if state := p.tx.q.Suspend(); state != (virtqueue.State{Avail: visits * visitChains, Used: visits * visitChains}) {
 		t.Errorf("the ring stands at %+v", state)
 	}
 }

@@ -14,7 +14,7 @@ import (
 // What one hold of a receive ring's lock may take. A frame may need up to
 // burstChains buffers; one that needs more finds them too small.
 const (
-	burstFrames = 32
+	burstFrames = 64
 	burstBytes  = 256 << 10
 	burstChains = 1024
 )
@@ -250,7 +250,7 @@ func (b *burst) bind(u *unit, headerLen uint32) {
 	l.MDLs = b.mdls[start:]
 	u.whole = l.MDLs[0].Len() >= uint64(headerLen+l.Length)
 	b.bytes += uint64(l.Length)
-	b.lines.Add(l.MDLs[0], 0, firstBytes-1)
+	b.lines.Add(l.MDLs[0])
 }
 
 // firstBytes are those of a buffer that are asked for ahead: virtio_net_hdr and
@@ -262,7 +262,7 @@ const firstBytes = virtio.MaxNetHeaderLen + 64
 // others are written. That of a header is not when those of the burst before
 // were there already: it would be taken from the driver, who shares it.
 func (r *rxRing) copyFrames(b *burst, batch []*nbl.List) {
-	b.lines.WillWrite()
+	b.lines.WillWrite(r.firstByte, firstBytes-1)
 	r.firstByte = 0
 	if nbl.CopyFrames(b.receive[:b.straight], batch[:b.straight], r.headerLen) == 0 {
 		r.firstByte = uint64(r.headerLen)

@@ -11,7 +11,7 @@ import (
 	"vhostnet/virtqueue/vqtest"
 )
 
-// A batch is as long as the sender likes: bursts of 32 frames or 256 KiB follow
+// A batch is as long as the sender likes: bursts of 64 frames or 256 KiB follow
 // one another, in order.
 func TestSeveralBursts(t *testing.T) {
 	r := newRig(t, Options{})
@@ -23,9 +23,9 @@ func TestSeveralBursts(t *testing.T) {
 		f       virtio.Features
 		calls   uint64
 	}{
-		"one":         {repeat(32, 60), 256, 2000, plainRx, 1},
-		"33 frames":   {repeat(33, 60), 256, 2000, plainRx, 2},
-		"100 frames":  {repeat(100, 1514), 256, 2000, plainRx, 4},
+		"one":         {repeat(burstFrames, 60), 256, 2000, plainRx, 1},
+		"and a frame": {repeat(burstFrames+1, 60), 256, 2000, plainRx, 2},
+		"several":     {repeat(3*burstFrames+4, 1514), 256, 2000, plainRx, 4},
 		"650 KiB":     {repeat(10, 65000), 512, 1536, mergeable, 2},
 		"long plain":  {repeat(10, 65000), 16, 65550, plainRx, 2},
 		"1248 chains": {repeat(32, 1514), 2048, 40, mergeable, 2},

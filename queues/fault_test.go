@@ -134,16 +134,16 @@ func TestReceiverFaultsInLaterBurst(t *testing.T) {
 	r := newRig(t, Options{})
 	s := r.newSender(vqtest.Options{})
 	v, truncate := r.softReceiver(vqtest.Options{Features: plainRx})
-	v.post(repeat(40, 2000)...)
-	packets := plain(repeat(40, 1514)...)
+	v.post(repeat(burstFrames+8, 2000)...)
+	packets := plain(repeat(burstFrames+8, 1514)...)
 	lists := s.send(packets...)
-	truncate(v.ringBytes() + 34*2048) // whole pages
-	if n := r.deliver(v.nic, lists); n != 40 {
+	truncate(v.ringBytes() + (burstFrames+2)*2048) // whole pages
+	if n := r.deliver(v.nic, lists); n != len(lists) {
 		t.Fatalf("accepted %d", n)
 	}
-	v.counted(32, map[metrics.Reason]int{metrics.ReasonFault: 8})
-	used := make([]virtqueue.Used, 64)
-	if n, err := v.Driver.Reap(used); n != 32 || err != nil {
+	v.counted(burstFrames, map[metrics.Reason]int{metrics.ReasonFault: 8})
+	used := make([]virtqueue.Used, 2*burstFrames)
+	if n, err := v.Driver.Reap(used); n != burstFrames || err != nil {
 		t.Errorf("%d buffers came back, %v", n, err)
 	}
 	if got := signals(t, v.Call); got != 1 {
@@ -161,10 +161,10 @@ func TestV32_SenderFaults(t *testing.T) {
 		buffers []int
 		bad     packet
 	}{
-		{"in a copy", plainRx, repeat(64, 2000), packet{frame: ethernet(1514, 99)}},
-		{"in a merged copy", mergeable, repeat(256, 500), packet{frame: ethernet(1514, 99)}},
-		{"in a checksum", plainRx, repeat(64, 2000), packet{checksumHeader(), tcp4(1400, 99)}},
-		{"in a segmentation", mergeable, repeat(256, 500), packet{tso(1000), tcp4(9000, 99)}},
+		{"in a copy", plainRx, repeat(2*burstFrames, 2000), packet{frame: ethernet(1514, 99)}},
+		{"in a merged copy", mergeable, repeat(8*burstFrames, 500), packet{frame: ethernet(1514, 99)}},
+		{"in a checksum", plainRx, repeat(2*burstFrames, 2000), packet{checksumHeader(), tcp4(1400, 99)}},
+		{"in a segmentation", mergeable, repeat(8*burstFrames, 500), packet{tso(1000), tcp4(9000, 99)}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t, Options{})
@@ -174,13 +174,13 @@ func TestV32_SenderFaults(t *testing.T) {
 			good := r.newSender(vqtest.Options{})
 			v := r.newReceiver(vqtest.Options{Features: tt.f, Size: 1024})
 			v.post(tt.buffers...)
-			packets := plain(repeat(40, 1514)...)
+			packets := plain(repeat(burstFrames+8, 1514)...)
 			lists := good.send(packets...)
 			bad := evil.send(tt.bad, tt.bad)
 			must(t, sys.Truncate(fd, 4096))
 
 			for _, batch := range [][]*nbl.List{
-				bad, slices.Concat(lists[:3], bad[:1], lists[3:5]), slices.Concat(lists[:31], bad),
+				bad, slices.Concat(lists[:3], bad[:1], lists[3:5]), slices.Concat(lists[:burstFrames-1], bad),
 			} {
 				accepted := -1
 				wantFault(t, r.tryDeliver(v.nic, batch, &accepted), evil.Mem)
@@ -190,26 +190,27 @@ func TestV32_SenderFaults(t *testing.T) {
 			}
 			v.counted(0, nil)
 			// What was written and not published is written over.
-			if n := r.deliver(v.nic, lists[:36]); n != 36 {
+			const after = burstFrames + 4
+			if n := r.deliver(v.nic, lists[:after]); n != after {
 				t.Fatalf("accepted %d of the neighbour's frames", n)
 			}
-			v.expect(whole(frames(packets)[:36]...)...)
+			v.expect(whole(frames(packets)[:after]...)...)
 
 			// In a later burst: the earlier one is published and called.
 			signals(t, v.Call)
 			again := good.send(packets...)
 			accepted := -1
 			if tt.f == plainRx {
-				v.post(repeat(40, 2000)...)
+				v.post(repeat(len(again), 2000)...)
 			} else {
-				v.post(repeat(120, 500)...)
+				v.post(repeat(2*burstFrames, 500)...)
 			}
-			wantFault(t, r.tryDeliver(v.nic, slices.Concat(again[:34], bad), &accepted), evil.Mem)
-			v.counted(36+32, nil)
+			wantFault(t, r.tryDeliver(v.nic, slices.Concat(again[:burstFrames+2], bad), &accepted), evil.Mem)
+			v.counted(after+burstFrames, nil)
 			if got := signals(t, v.Call); got != 1 {
 				t.Errorf("%d calls, want one for what was published", got)
 			}
-			if n := r.deliver(v.nic, again[32:]); n != 8 {
+			if n := r.deliver(v.nic, again[burstFrames:]); n != 8 {
 				t.Fatalf("accepted %d of the neighbour's frames", n)
 			}
 			v.expect(whole(frames(packets)...)...)

@@ -80,9 +80,10 @@ func TestProgressSlotsRunOut(t *testing.T) {
 	}
 	v.expect(whole(segments(first[1].frame, 1000)...)...)
 
-	long := packet{tso(1000), tcp4(40000, 98)} // more segments than a burst has frames
+	const cut = burstFrames + 3 // segments, more than a burst has frames
+	long := packet{tso(900), tcp4(cut*900, 98)}
 	longs := late.send(long)
-	v.post(repeat(40, 1100)...)
+	v.post(repeat(cut, 1100)...)
 	if n := r.deliver(v.nic, longs); n != 0 || r.part {
 		t.Fatalf("accepted %d, part %v of a packet that needs a slot", n, r.part)
 	}
@@ -98,15 +99,16 @@ func TestProgressSlotsRunOut(t *testing.T) {
 		want = append(want, segments(tcp4(3000, i), 1000)[1:]...)
 	}
 	v.expect(whole(want...)...)
+	const left = cut - 2*(progressSlots-1) // of the buffers
 	if n := r.deliver(v.nic, longs); n != 0 || !r.part {
-		t.Fatalf("accepted %d, part %v; want as much as 10 buffers hold", n, r.part)
+		t.Fatalf("accepted %d, part %v; want as much as %d buffers hold", n, r.part, left)
 	}
-	v.expect(whole(segments(long.frame, 1000)[:10]...)...)
-	v.post(repeat(30, 1100)...)
+	v.expect(whole(segments(long.frame, 900)[:left]...)...)
+	v.post(repeat(cut-left, 1100)...)
 	if n := r.deliver(v.nic, longs); n != 1 {
 		t.Fatalf("accepted %d, want the rest", n)
 	}
-	v.expect(whole(segments(long.frame, 1000)[10:]...)...)
+	v.expect(whole(segments(long.frame, 900)[left:]...)...)
 }
 
 // With all slots taken, the one that was not asked for longest goes first, and

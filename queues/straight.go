@@ -62,16 +62,15 @@ func (r *rxRing) placeStraight(b *burst, batch []*nbl.List) error {
 		return err
 	}
 	b.popped = popped
-	n, b.bytes = b.pair(b.receive[:popped], batch[:popped], r.headerLen, r.firstByte)
+	n, b.bytes = b.pair(b.receive[:popped], batch[:popped], r.headerLen)
 	b.filled, b.straight, b.whole = n, n, n
 	return nil
 }
 
 // pair lays each of receive over the next chain and notes what will be used of
 // it for the frame of batch at the same place, until a chain is none of one
-// piece that holds it. Lines are asked for from the buffers' byte first on. It
-// answers how far it got, and the bytes of the frames.
-func (b *burst) pair(receive, batch []*nbl.List, headerLen uint32, first uint64) (n int, bytes uint64) {
+// piece that holds it. It answers how far it got, and the bytes of the frames.
+func (b *burst) pair(receive, batch []*nbl.List, headerLen uint32) (n int, bytes uint64) {
 	chains, used := b.chains[:len(batch)], b.used[:len(batch)]
 	receive = receive[:len(batch)]
 	for i, l := range batch {
@@ -82,7 +81,7 @@ func (b *burst) pair(receive, batch []*nbl.List, headerLen uint32, first uint64)
 		}
 		to.MDLs, to.Offset, to.Length = mdls, headerLen, length
 		used[i] = virtqueue.Used{Head: c.Head, Len: headerLen + length}
-		b.lines.Add(mdls[0], first, firstBytes-1)
+		b.lines.Add(mdls[0])
 		bytes += uint64(length)
 	}
 	return len(batch), bytes

@@ -1,68 +1,46 @@
 #include "textflag.h"
 
-// Both take four addresses at a time, and then the rest one by one.
+// Both ask for the two lines of one address after the other. When they are the
+// same, the second question costs less than knowing.
 
-// func prefetchRead(at *uintptr, n int)
-TEXT ·prefetchRead(SB), NOSPLIT, $0-16
+// func prefetchRead(at *uintptr, n uint, from, to uint64)
+TEXT ·prefetchRead(SB), NOSPLIT, $0-32
 	MOVQ at+0(FP), DI
 	MOVQ n+8(FP), CX
-	SUBQ $4, CX
-	JLT  rest
-four:
-	MOVQ (DI), R8
-	MOVQ 8(DI), R9
-	MOVQ 16(DI), R10
-	MOVQ 24(DI), R11
-	PREFETCHT0 (R8)
-	PREFETCHT0 (R9)
-	PREFETCHT0 (R10)
-	PREFETCHT0 (R11)
-	ADDQ $32, DI
-	SUBQ $4, CX
-	JGE  four
-rest:
-	ADDQ $4, CX
-	JEQ  done
-one:
-	MOVQ (DI), R8
-	PREFETCHT0 (R8)
+	MOVQ from+16(FP), R8
+	MOVQ to+24(FP), R9
+	LEAQ (DI)(CX*8), R10
+	JMP  more
+next:
+	MOVQ (DI), SI
+	PREFETCHT0 (SI)(R8*1)
+	PREFETCHT0 (SI)(R9*1)
 	ADDQ $8, DI
-	DECQ CX
-	JNE  one
-done:
+more:
+	CMPQ DI, R10
+	JB   next
 	RET
 
-// PREFETCHW (SI), which the assembler does not know.
-#define PREFETCHW_SI BYTE $0x0f; BYTE $0x0d; BYTE $0x0e
+// PREFETCHW of both places, which the assembler does not know.
+#define PREFETCHW_SI_R8 BYTE $0x42; BYTE $0x0f; BYTE $0x0d; BYTE $0x0c; BYTE $0x06
+#define PREFETCHW_SI_R9 BYTE $0x42; BYTE $0x0f; BYTE $0x0d; BYTE $0x0c; BYTE $0x0e
 
-// func prefetchWrite(at *uintptr, n int)
-TEXT ·prefetchWrite(SB), NOSPLIT, $0-16
+// func prefetchWrite(at *uintptr, n uint, from, to uint64)
+TEXT ·prefetchWrite(SB), NOSPLIT, $0-32
 	MOVQ at+0(FP), DI
 	MOVQ n+8(FP), CX
-	SUBQ $4, CX
-	JLT  rest
-four:
+	MOVQ from+16(FP), R8
+	MOVQ to+24(FP), R9
+	LEAQ (DI)(CX*8), R10
+	JMP  more
+next:
 	MOVQ (DI), SI
-	PREFETCHW_SI
-	MOVQ 8(DI), SI
-	PREFETCHW_SI
-	MOVQ 16(DI), SI
-	PREFETCHW_SI
-	MOVQ 24(DI), SI
-	PREFETCHW_SI
-	ADDQ $32, DI
-	SUBQ $4, CX
-	JGE  four
-rest:
-	ADDQ $4, CX
-	JEQ  done
-one:
-	MOVQ (DI), SI
-	PREFETCHW_SI
+	PREFETCHW_SI_R8
+	PREFETCHW_SI_R9
 	ADDQ $8, DI
-	DECQ CX
-	JNE  one
-done:
+more:
+	CMPQ DI, R10
+	JB   next
 	RET
 
 // func prefetchRange(from, last uintptr)

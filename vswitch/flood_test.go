@@ -26,7 +26,7 @@ func TestV74_FloodBudget(t *testing.T) {
 		length uint32
 		passed int
 	}{
-		{"64 frames by default", Storm{}, 100, 60, 64},
+		{"128 frames by default", Storm{}, 200, 60, 128},
 		{"4 MiB by default, over two ports", Storm{}, 64, 65536, 32},
 		{"frames", Storm{Frames: 3}, 10, 60, 3},
 		{"bytes, to the byte", Storm{Bytes: 1200}, 64, 60, 10},

@@ -34,14 +34,14 @@ type PortID uint32
 // fit into what is left is dropped, so one whose copies cost more than Bytes
 // is never flooded (64 KiB to more than 64 ports, by default).
 type Storm struct {
-	Frames int // 0 means 64
+	Frames int // 0 means 128
 	Bytes  int // 0 means 4 MiB
 }
 
 // Defaults of PortOptions.
 const (
 	DefaultWait        = 200 * time.Microsecond
-	DefaultStormFrames = 64
+	DefaultStormFrames = 128
 	DefaultStormBytes  = 4 << 20
 )
 

@@ -28,7 +28,7 @@ type Options struct {
 	// sides. At most an hour.
 	Spin time.Duration
 
-	// Batch is the budget given to each Poll; 0: 64.
+	// Batch is the budget given to each Poll; 0: 128.
 	Batch int
 
 	// OnStuck is told the event on which a worker stood still in Context.Call,
@@ -40,7 +40,7 @@ type Options struct {
 
 const (
 	defaultSpin  = 50 * time.Microsecond
-	defaultBatch = 64
+	defaultBatch = 128
 	maxSpin      = time.Hour
 	maxWorkers   = 1024 // far beyond any machine's cores; a typing error
 )

@@ -9,7 +9,7 @@ import (
 
 const (
 	ports     = 2
-	batch     = 64
+	batch     = 128
 	headerLen = 12 // of virtio_net_hdr
 	ahead     = 64 // bytes of a frame that are asked for ahead
 )
@@ -70,13 +70,13 @@ func (l *lane) Poll(_ *worker.Context, _ int) (busy bool) {
 // that was in it, which is that of this one.
 func (l *lane) copy(n int) {
 	for i := range n {
-		l.lines.Add(l.src.block[i], headerLen, headerLen+ahead-1)
+		l.lines.Add(l.src.block[i])
 	}
-	l.lines.WillRead()
+	l.lines.WillRead(headerLen, headerLen+ahead-1)
 	for i := range n {
-		l.lines.Add(l.dst.block[i], headerLen, headerLen+ahead-1)
+		l.lines.Add(l.dst.block[i])
 	}
-	l.lines.WillWrite()
+	l.lines.WillWrite(headerLen, headerLen+ahead-1)
 	for i := range n {
 		src, dst := l.src.block[i], l.dst.block[i]
 		if dst.Load64(0) != 0 || dst.Load32(8) != 1<<16 { // num_buffers is 1
