@@ -3,8 +3,10 @@ package vutest_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"vhostnet/vhostuser"
 	"vhostnet/vhostuser/vutest"
@@ -138,4 +140,32 @@ func TestDisabled(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, f, 0, frames)
+}
+
+// TestCallGivenWhileAGuestSleeps: of what came back while the device had no
+// interrupt a guest hears by the next one, and not only when its ring, disabled
+// meanwhile, is enabled again.
+func TestCallGivenWhileAGuestSleeps(t *testing.T) {
+	_, path := serve(t, 1, 0)
+	f := vutest.Connect(t, path, vutest.Options{Kind: vutest.QEMU10, Guest: vutest.Guest{RingSize: 64}})
+	ctx := timeout(t)
+	if _, err := f.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 { // the guest is to sleep all the while: most often it does
+		received := make(chan error, 1)
+		go func() {
+			_, err := f.Recv(0, 100*time.Millisecond)
+			received <- err
+		}()
+		time.Sleep(time.Millisecond)
+		err := errors.Join(f.SetCallFD(ctx, 0, nil), f.Barrier(ctx), f.Send(0, vutest.Frame{Data: frame(60, byte(i))}), f.WaitSent(0),
+			f.Enable(ctx, 0, false), f.SetCall(ctx, 0))
+		if err := errors.Join(err, <-received); err != nil {
+			t.Fatalf("round %d: %v", i, err)
+		}
+		if err := f.Enable(ctx, 0, true); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
