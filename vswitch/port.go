@@ -38,7 +38,9 @@ type Storm struct {
 	Bytes  int // 0 means 4 MiB
 }
 
-// Defaults of PortOptions.
+// Defaults of PortOptions. Frames is what a visit of a transmit ring takes: what a
+// guest has sent at once is not dropped for its number, only for what its copies
+// cost.
 const (
 	DefaultWait        = 200 * time.Microsecond
 	DefaultStormFrames = 128

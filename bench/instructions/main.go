@@ -22,9 +22,9 @@ import (
 
 // Frames are counted between two runs, so that what a run costs once falls out.
 const (
-	batch      = 64
-	fewBatches = 200
-	batches    = 1200
+	batch      = 128
+	fewBatches = 100
+	batches    = 600
 )
 
 func main() {
