@@ -260,8 +260,12 @@ const firstBytes = virtio.MaxNetHeaderLen + 64
 // copyFrames writes virtio_net_hdr and makes the copy of every placed frame. The
 // lines of all receive buffers are asked for first, so that they come while the
 // others are written. That of a header is not when those of the burst before
-// were there already: it would be taken from the driver, who shares it.
+// were there already: it would be taken from the driver, who shares it. A unit's
+// header is always written.
 func (r *rxRing) copyFrames(b *burst, batch []*nbl.List) {
+	if b.placed > 0 {
+		r.firstByte = 0
+	}
 	b.lines.WillWrite(r.firstByte, firstBytes-1)
 	r.firstByte = 0
 	if nbl.CopyFrames(b.receive[:b.straight], batch[:b.straight], r.headerLen) == 0 {
