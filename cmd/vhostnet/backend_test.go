@@ -253,7 +253,7 @@ func TestPortsByAPI(t *testing.T) {
 		if p.Name != "web" {
 			continue
 		}
-		if rings := p.Rings; len(rings) != 2 || rings[0].Polling != nil || rings[1].Polling == nil || rings[1].Polling.Spin+int64(rings[1].Polling.Unpolled) == 0 {
+		if rings := p.Rings; len(rings) != 2 || rings[0].Polling != nil || rings[1].Polling == nil || gaps(rings[1].Polling) == 0 {
 			t.Errorf("rings of a port that has sent: %+v", rings)
 		}
 	}
@@ -376,3 +376,6 @@ func TestOriginsAreApart(t *testing.T) {
 		t.Errorf("a guest drops the operator's filter: %v", err)
 	}
 }
+
+// gaps is how many of a ring's gaps are known.
+func gaps(p *control.Polling) uint64 { return p.Found + p.Vain + p.Unpolled }

@@ -130,7 +130,6 @@ func TestForwardEventsOfReload(t *testing.T) {
 	r := startReloader(t, settings, "a")
 	ports, first, second := r.text(settings, "a"), freeTCP(t), freeTCP(t)
 	one, two, none := "tcp/"+first+"/a:80", "tcp/"+second+guest, "tcp/"+busy.Addr().String()+guest
-	r.awaitLog("INFO", "control socket is open")
 	events := listenToForwards(t, control.NewClient(at))
 	said := func(list ...string) string { return ports + uplinkText("", list...) }
 	of := func(kind string, list ...string) (words []string) {

@@ -38,6 +38,9 @@ func startReloader(t *testing.T, settings string, ports ...string) *reloader {
 		name, _, _ := strings.Cut(p, ",")
 		r.awaitSocket(filepath.Join(r.dir, name))
 	}
+	if strings.Contains(settings, "control") { // its socket is there before it listens
+		r.awaitLog("INFO", "control socket is open")
+	}
 	return r
 }
 
