@@ -155,7 +155,7 @@ func TestCallGivenWhileAGuestSleeps(t *testing.T) {
 	for i := range 20 { // the guest is to sleep all the while: most often it does
 		received := make(chan error, 1)
 		go func() {
-			_, err := f.Recv(0, 100*time.Millisecond)
+			_, err := f.Recv(0, 10*time.Second)
 			received <- err
 		}()
 		time.Sleep(time.Millisecond)
